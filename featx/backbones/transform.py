@@ -1,0 +1,72 @@
+"""What a network expects of its pictures: geometry and normalisation, as plain numbers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from featx.errors import BackboneError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True)
+class TransformSpec:
+    """Evaluation transform of a network.
+
+    Parameters
+    ----------
+    size : (int, int)
+        Height and width in pixels of what the network sees.
+    resize_size : (int, int)
+        Height and width in pixels that the picture is resized to before the crop: timm's
+        ``floor(size / crop_pct)``. With ``crop_mode="center"`` the shorter edge is fitted to it.
+    crop_mode : {"center", "squash", "border"}
+        timm's crop modes.
+    interpolation : str
+        Name of Pillow's filter, such as ``"bicubic"``.
+    mean, std : (float, float, float)
+        Normalisation of RGB values in 0..1.
+    """
+
+    size: tuple[int, int]
+    resize_size: tuple[int, int]
+    crop_mode: str = "center"
+    interpolation: str = "bicubic"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    @classmethod
+    def from_timm(cls, config: Mapping[str, Any]) -> TransformSpec:
+        """Return the transform of a configuration resolved by ``timm.data.resolve_model_data_config``."""
+        channels, height, width = config["input_size"]
+        if channels != 3:
+            raise BackboneError(
+                f"the network takes {channels} channels; featx reads RGB pictures of 3 channels: choose another network"
+            )
+        crop_pct = config["crop_pct"]
+        return cls(
+            size=(height, width),
+            resize_size=(math.floor(height / crop_pct), math.floor(width / crop_pct)),
+            crop_mode=config["crop_mode"] or "center",
+            interpolation=config["interpolation"],
+            mean=tuple(float(value) for value in config["mean"]),
+            std=tuple(float(value) for value in config["std"]),
+        )
+
+    @property
+    def fill(self) -> tuple[int, int, int]:
+        """Colour of the border added by ``crop_mode="border"``: the mean colour, as in timm."""
+        red, green, blue = (round(255 * value) for value in self.mean)
+        return red, green, blue
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the transform as JSON-able values."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> TransformSpec:
+        """Return the transform that `to_json` described."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

@@ -1,0 +1,48 @@
+"""List networks: where their weights would come from and, when at most 50 match, what they are.
+
+PATTERN has shell wildcards, such as 'efficientnet*'; without any it matches anywhere in a name.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from featx.commands.options import add_json_argument
+from featx.commands.tables import format_table
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``featx models``."""
+    parser.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="names to list (default: all)")
+    parser.add_argument("--local", action="store_true", help="only networks whose weights are on this machine")
+    add_json_argument(parser)
+
+
+def run(*, pattern: str, local: bool, as_json: bool) -> int:
+    """Print the networks that match."""
+    from featx.backbones import find_models
+
+    models = find_models(pattern, local=local)
+    if as_json:
+        print(json.dumps([model.to_json() for model in models]))
+        return 0
+    if models[0].n_parameters is None:
+        print(format_table(("model", "weights"), [(model.name, model.weights) for model in models], left=(0, 1)))
+        print(f"{len(models)} models; name fewer than 50 to see their sizes")
+        return 0
+    rows = [
+        (
+            model.name,
+            model.weights,
+            f"{(model.n_parameters or 0) / 1e6:.1f}",
+            "x".join(map(str, model.size or ())),
+            model.width,
+        )
+        for model in models
+    ]
+    print(format_table(("model", "weights", "M parameters", "input", "width"), rows, left=(0, 1)))
+    return 0

@@ -1,0 +1,99 @@
+"""Name the class of images, with its probability.
+
+featx predict C.featx IMAGE...              with a classifier of your own
+featx predict --model NAME IMAGE...         with a pretrained network as it is (ImageNet's classes)
+
+IMAGE is a file, a folder, a list of paths, or - for paths from standard input.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from featx.commands.options import add_compute_arguments, compute_options
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable
+
+    from featx.workflows.predicting import Prediction
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``featx predict``."""
+    parser.add_argument(
+        "inputs", nargs="*", metavar="C.featx IMAGE", help="a classifier (not with --model), then images"
+    )
+    parser.add_argument("--model", metavar="NAME", help="use this pretrained network's own classifier")
+    parser.add_argument(
+        "--weights", metavar="FILE", help="weights of the network, where they are not found by themselves"
+    )
+    parser.add_argument("--top", type=int, default=1, metavar="N", help="classes shown an image (default: 1)")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", dest="as_json", help="one JSON object a line")
+    form.add_argument("--csv", action="store_true", dest="as_csv", help="CSV with columns path, class, probability")
+    add_compute_arguments(parser)
+
+
+def run(
+    *,
+    inputs: list[str],
+    model: str | None,
+    weights: str | None,
+    top: int,
+    as_json: bool,
+    as_csv: bool,
+    engine: str,
+    device: str,
+    batch_size: int | None,
+    workers: int | None,
+) -> int:
+    """Predict and print a line an image; images that cannot be read go to stderr."""
+    from featx.bundle import load_bundle
+    from featx.errors import UsageError
+    from featx.workflows.image_arguments import named_images
+    from featx.workflows.predicting import name_images, predict_images
+
+    if top < 1:
+        raise UsageError(f"--top {top} is not at least 1")
+    options = compute_options(engine, device, batch_size, workers)
+    if model is not None:
+        if inputs and inputs[0].endswith(".featx"):
+            raise UsageError(f"give a classifier ({inputs[0]}) or --model {model}, not both")
+        predictions = name_images(model, named_images(inputs), options, weights=weights, n_best=top)
+    else:
+        if not inputs:
+            raise UsageError("give a classifier and images: featx predict C.featx IMAGE...; or --model NAME IMAGE...")
+        bundle = load_bundle(inputs[0])
+        predictions = predict_images(bundle, named_images(inputs[1:]), options, weights=weights, n_best=top)
+    return _print(predictions, as_json, as_csv)
+
+
+def _print(predictions: Iterable[Prediction], as_json: bool, as_csv: bool) -> int:
+    n_failed = 0
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    if as_csv:
+        writer.writerow(("path", "class", "probability"))
+    for prediction in predictions:
+        if not prediction.ranking:
+            n_failed += 1
+            print(f"{prediction.path}: {prediction.reason}", file=sys.stderr)
+        elif as_json:
+            print(json.dumps(_as_json(prediction)), flush=True)
+        elif as_csv:
+            writer.writerows((prediction.path, name, f"{probability:.6f}") for name, probability in prediction.ranking)
+        else:
+            named = "  ".join(f"{name} {probability:.3f}" for name, probability in prediction.ranking)
+            print(f"{prediction.path}  {named}", flush=True)
+    return 1 if n_failed else 0
+
+
+def _as_json(prediction: Prediction) -> dict[str, object]:
+    name, probability = prediction.ranking[0]
+    shown: dict[str, object] = {"path": prediction.path, "class": name, "probability": round(probability, 6)}
+    if len(prediction.ranking) > 1:
+        shown["top"] = [{"class": name, "probability": round(value, 6)} for name, value in prediction.ranking]
+    return shown

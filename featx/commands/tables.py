@@ -1,0 +1,31 @@
+"""Plain tables for a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+def format_table(header: Sequence[str], rows: Iterable[Sequence[object]], left: Sequence[int] = (0,)) -> str:
+    """Return rows under a header, columns aligned.
+
+    Parameters
+    ----------
+    header : sequence of str
+        Titles.
+    rows : iterable of sequences
+        Cells, shown by ``str``.
+    left : sequence of int
+        Columns aligned to the left; the others hold numbers.
+    """
+    lines = [[str(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )

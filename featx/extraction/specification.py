@@ -1,0 +1,94 @@
+"""`FeatureSpec`: exactly which features, so that a head or an index can ask for the same ones again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from featx import backbones
+from featx.errors import RefusedError
+from featx.extraction.computing import ComputeOptions, FeatureComputer
+from featx.store import check_same
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from featx.store import FeatureStore
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """One layer and pooling of one network, with how its pictures are prepared.
+
+    Parameters
+    ----------
+    key : str
+        ``LAYER@POOL``.
+    width : int
+        Length of the feature vector.
+    fingerprint : mapping
+        Of the store that the features came from.
+    """
+
+    key: str
+    width: int
+    fingerprint: Mapping[str, Any]
+
+    @classmethod
+    def of_store(cls, store: FeatureStore, name: str | None = None) -> FeatureSpec:
+        """Return the specification of some features of a store; see `FeatureStore.resolve` for the names."""
+        key = store.resolve(name)
+        return cls(key, store.infos[key].width, store.fingerprint)
+
+    def check_same(self, other: FeatureSpec, *, what: str) -> None:
+        """Raise `FingerprintMismatchError` naming each field in which the other's features differ."""
+        check_same(
+            {**self.fingerprint, "model": f"{self.fingerprint['model']} {self.key}"},
+            {**other.fingerprint, "model": f"{other.fingerprint['model']} {other.key}"},
+            what=what,
+        )
+
+    def refuse_random(self, *, allowed: bool, what: str) -> None:
+        """Raise `RefusedError` where the network's weights were drawn at random, unless that is allowed."""
+        source = str(self.fingerprint.get("weights_source", ""))
+        if source.startswith("random:") and not allowed:
+            raise RefusedError(
+                f"these features come from untrained weights ({source}), so {what} would mean nothing;"
+                " give --allow-random if that is meant"
+            )
+
+    def open(self, options: ComputeOptions | None = None, *, weights: str | None = None) -> FeatureComputer:
+        """Return a computer of exactly these features.
+
+        Parameters
+        ----------
+        options : ComputeOptions, optional
+            How to run; the precision is always the specification's own.
+        weights : str, optional
+            A file of weights, where the one used before has moved.
+
+        Raises
+        ------
+        FingerprintMismatchError
+            The network that can be opened here is not the one the features came from.
+        """
+        source = str(self.fingerprint.get("weights_source", ""))
+        if weights is None and source.startswith("file:"):
+            weights = source.removeprefix("file:")
+        elif weights is None and source.startswith("random:"):
+            weights = source
+        backbone = backbones.open_backbone(str(self.fingerprint["model"]), weights=weights)
+        taps = backbone.select([self.key]).taps
+        options = replace(options or ComputeOptions(), precision=str(self.fingerprint["precision"]))
+        computer = FeatureComputer(backbone, taps, options)
+        check_same(self.fingerprint, computer.fingerprint(), what=f"the network {backbone.name} as it opens here")
+        return computer
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the specification as JSON-able values."""
+        return {"key": self.key, "width": self.width, "fingerprint": dict(self.fingerprint)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> FeatureSpec:
+        """Return the specification that `to_json` described."""
+        return cls(values["key"], values["width"], values["fingerprint"])

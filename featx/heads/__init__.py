@@ -1,0 +1,26 @@
+"""Classifiers on features: name → scikit-learn pipeline with a small grid, fitted, scored, and kept safely.
+
+``table`` lists the heads, ``splitting`` says which rows are learned from and which scored on, ``fitting`` fits,
+``scoring`` scores, ``persistence`` turns a fitted pipeline into bytes and back, and ``safety`` checks what came back.
+"""
+
+from featx.heads.fitting import FittedHead, fit_head
+from featx.heads.persistence import dump_head, load_head
+from featx.heads.scoring import ClassScore, Evaluation, evaluate_head, wilson_interval
+from featx.heads.splitting import RowSplit, split_rows
+from featx.heads.table import HEADS, HeadKind
+
+__all__ = [
+    "HEADS",
+    "ClassScore",
+    "Evaluation",
+    "FittedHead",
+    "HeadKind",
+    "RowSplit",
+    "dump_head",
+    "evaluate_head",
+    "fit_head",
+    "load_head",
+    "split_rows",
+    "wilson_interval",
+]

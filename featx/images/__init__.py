@@ -1,0 +1,34 @@
+"""From a source of images to RGB pixels of the size that a network takes.
+
+``list_images`` gives an ``ImageListing`` in a fixed order; each ``ImageEntry`` is read into an ``EncodedImage``
+(digest and bytes), which decodes to an RGB picture; ``resize_and_crop`` makes the network's input of it. No part of
+this needs torch, and every function may be called from many threads at once.
+"""
+
+from .decoding import DECODER, FORMATS, EncodedImage, image_extensions
+from .entries import NO_SPLIT, SPLIT_NAMES, TEST, TRAIN, VAL, ImageEntry, ImageListing
+from .geometry import CROP_MODES, INTERPOLATIONS, resize_and_crop
+from .hashing import perceptual_hash
+from .sources import list_images
+from .stored_paths import escape_path, unescape_path
+
+__all__ = [
+    "CROP_MODES",
+    "DECODER",
+    "FORMATS",
+    "INTERPOLATIONS",
+    "NO_SPLIT",
+    "SPLIT_NAMES",
+    "TEST",
+    "TRAIN",
+    "VAL",
+    "EncodedImage",
+    "ImageEntry",
+    "ImageListing",
+    "escape_path",
+    "image_extensions",
+    "list_images",
+    "perceptual_hash",
+    "resize_and_crop",
+    "unescape_path",
+]
