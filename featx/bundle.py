@@ -91,14 +91,54 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         The file holds something else than a classifier.
     """
     archive = read_archive(Path(path), KIND)
+    if _HEAD not in archive.parts:
+        raise StoreError(f"{path} has no {_HEAD}; it is no complete classifier: fit it again")
     pipeline = load_head(archive.read(_HEAD))
-    try:
-        spec = FeatureSpec.from_json(archive.content["features"])
-        class_names = tuple(map(str, archive.content["classes"]))
-        card = archive.content["card"]
-    except (KeyError, TypeError) as error:
-        raise StoreError(f"{path} lacks {error}; it is no complete classifier: fit it again") from error
-    if not np.isin(pipeline.classes_, np.arange(len(class_names))).all():
-        raise StoreError(f"{path} has a head with classes that have no name; fit it again")
+    spec = read_spec(archive.content.get("features"), str(path))
+    class_names, card = archive.content.get("classes"), archive.content.get("card")
+    if not isinstance(class_names, list) or not all(isinstance(name, str) for name in class_names):
+        raise StoreError(f"{path} has no list of class names; it is no complete classifier: fit it again")
+    if not isinstance(card, dict):
+        raise StoreError(f"{path} has no card; it is no complete classifier: fit it again")
+    _check_head(pipeline, spec, len(class_names), str(path))
     weights = archive.read(_WEIGHTS) if _WEIGHTS in archive.parts else None
-    return Bundle(spec, pipeline, class_names, card, weights)
+    return Bundle(spec, pipeline, tuple(class_names), card, weights)
+
+
+def read_spec(values: Any, where: str) -> FeatureSpec:
+    """Return the specification that a file carries, after checking that it is one.
+
+    Parameters
+    ----------
+    values : object
+        What `FeatureSpec.to_json` gave, read back from JSON.
+    where : str
+        What carries it, the subject of the message.
+
+    Raises
+    ------
+    StoreError
+        It is something else.
+    """
+    try:
+        spec = FeatureSpec.from_json(values)
+        complete = {"model", "precision", "weights"} <= spec.fingerprint.keys() and spec.width >= 1
+    except (KeyError, TypeError, AttributeError):
+        complete = False
+    if not complete or not isinstance(spec.key, str):
+        raise StoreError(f"{where} does not say which features it takes, so images cannot be compared; make it again")
+    return spec
+
+
+def _check_head(pipeline: Pipeline, spec: FeatureSpec, n_classes: int, where: str) -> None:
+    """Refuse a head that does not go with the rest of its bundle: it would fail at the first image, or misname it."""
+    try:
+        classes, width = np.asarray(pipeline.classes_), int(pipeline.n_features_in_)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise StoreError(f"{where} has a head that was never fitted; fit it again") from error
+    if classes.dtype.kind not in "iu" or not np.isin(classes, np.arange(n_classes)).all():
+        raise StoreError(f"{where} has a head with classes that have no name; fit it again")
+    if width != spec.width:
+        raise StoreError(
+            f"{where} has a head for {width} features, and a network that gives {spec.width}; fit it again"
+        )

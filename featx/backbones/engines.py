@@ -76,16 +76,10 @@ def open_engine(
     EngineError
         The engine, device or precision is unknown or not to be had on this machine.
     """
-    _check_choice("engine", engine, ENGINES)
     _check_choice("precision", precision, PRECISIONS)
     if batch_size < 1:
         raise EngineError(f"batch size {batch_size} is not at least 1")
-    if device == "auto":
-        device = "cpu" if engine == "openvino" else best_device()
-    if engine == "openvino" and (device != "cpu" or compiled):
-        given = "--compile" if compiled else f"device {device!r}"
-        raise EngineError(f"{given} does not go with engine openvino, which runs on the CPU; give --engine torch")
-    check_device(device)
+    device = _device_for(engine, device, compiled)
     # A copy goes to an accelerator: the backbone stays on the CPU for whoever else uses it.
     module = backbone.module if device == "cpu" else copy.deepcopy(backbone.module)
     network = Taps(module, backbone.transform, taps)
@@ -96,6 +90,17 @@ def open_engine(
     except BaseException:
         network.close()
         raise
+
+
+def _device_for(engine: str, device: str, compiled: bool) -> str:
+    """Return the device that an engine is to run on, or raise what does not go together."""
+    _check_choice("engine", engine, ENGINES)
+    if device == "auto":
+        device = "cpu" if engine == "openvino" else best_device()
+    if engine == "openvino" and (device != "cpu" or compiled):
+        given = "--compile" if compiled else f"device {device!r}"
+        raise EngineError(f"{given} does not go with engine openvino, which runs on the CPU; give --engine torch")
+    return check_device(device)
 
 
 def _open_openvino(backbone: Backbone, network: Taps, engine: str, precision: str, batch_size: int) -> Engine:

@@ -12,13 +12,12 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from featx.backbones.names import LOGITS, PENULTIMATE
 from featx.backbones.pooling import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PENULTIMATE = "penultimate"
-LOGITS = "logits"
 # Two images: enough to see which axis is the batch, cheap enough to do at every start.
 _N_PROBES = 2
 
@@ -123,9 +122,10 @@ def _describe_all(module: nn.Module, probe: torch.Tensor) -> tuple[LayerInfo, ..
 
 def has_timm_head(module: nn.Module) -> bool:
     """Return whether a network has timm's pair ``forward_features`` and ``forward_head(x, pre_logits=True)``."""
-    if not (hasattr(module, "forward_features") and hasattr(module, "forward_head")):
+    forward_head: Any = getattr(module, "forward_head", None)
+    if forward_head is None or not hasattr(module, "forward_features"):
         return False
-    return "pre_logits" in inspect.signature(module.forward_head).parameters
+    return "pre_logits" in inspect.signature(forward_head).parameters
 
 
 def pre_logits(module: nn.Module, images: torch.Tensor) -> torch.Tensor:
@@ -201,7 +201,8 @@ def _token_layout(module: nn.Module) -> Layout:
     """Return how a network's full sequence of tokens is built, from its own attributes."""
     grid = getattr(getattr(module, "patch_embed", None), "grid_size", None)
     if getattr(module, "class_token", None) is not None and hasattr(module, "image_size"):  # torchvision
-        side = module.image_size // module.patch_size  # type: ignore[operator]
+        vit: Any = module
+        side = vit.image_size // vit.patch_size
         return Layout("tokens", 1, True, (side, side))
     n_prefix = int(getattr(module, "num_prefix_tokens", 0) or 0)
     has_class_token = n_prefix > 0 and getattr(module, "cls_token", None) is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from torch import nn
 
 from featx.backbones import weights as weights_of
 from featx.backbones.layers import LayerInfo, observe_layers
+from featx.backbones.names import DEFAULT_MODEL
 from featx.backbones.selection import Selection, select_taps
 from featx.backbones.transform import TransformSpec
 from featx.backbones.weights import WeightsInfo
@@ -23,7 +24,6 @@ from featx.errors import BackboneError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-DEFAULT_MODEL = "tf_efficientnet_lite0"
 TORCHVISION = "torchvision:"
 
 
@@ -34,7 +34,8 @@ class Backbone:
     Parameters
     ----------
     name : str
-        timm architecture, ``torchvision:NAME``, or the class of a module of the user's own.
+        A name that opens it again (timm's, without a default tag, ``hf-hub:ID``, ``local-dir:FOLDER``,
+        ``torchvision:NAME``), or the class of a module of the user's own.
     module : nn.Module
         In evaluation mode, without gradients, on the CPU.
     transform : TransformSpec
@@ -69,7 +70,8 @@ def open_backbone(
     Parameters
     ----------
     model : str or nn.Module
-        A timm name, ``hf-hub:ID``, ``local-dir:FOLDER``, ``torchvision:NAME``, or a module of your own.
+        A timm name, ``hf-hub:ID``, ``local-dir:FOLDER``, ``torchvision:NAME``, or a module of your own, which is
+        set to evaluation mode and frozen.
     weights : str, optional
         A file of weights, or ``random:SEED``. Without it they are looked for in bundled packages, then the
         local cache, then the hub.
@@ -120,7 +122,7 @@ def _create(make: Any, weights: str | None) -> nn.Module:
 
 
 def _open_timm(name: str, weights: str | None) -> Backbone:
-    folder = _hub_folder(name) if name.startswith(("hf-hub:", "hf_hub:")) else None
+    folder = _hub_folder(name, with_weights=weights is None) if name.startswith(("hf-hub:", "hf_hub:")) else None
     opened = f"local-dir:{folder}" if folder else name
     try:
         module = _create(lambda: timm.create_model(opened), weights)
@@ -128,13 +130,24 @@ def _open_timm(name: str, weights: str | None) -> Backbone:
         raise _unknown_model(name, error) from error
     config: dict[str, Any] = module.pretrained_cfg  # type: ignore[assignment]
     transform = TransformSpec.from_timm(resolve_model_data_config(module))
-    architecture = config["architecture"]
+    full = _full_name(name, config, folder or _local_folder(name))
     if weights is not None and weights.startswith("random:"):
         info = WeightsInfo(weights, weights_of.weights_digest(module))
-        return Backbone(architecture, _freeze(module), transform, info)
-    label, path = _find_timm(architecture, config, weights, folder or _local_folder(name))
+        return Backbone(full, _freeze(module), transform, info)
+    label, path = _find_timm(config["architecture"], config, weights, folder or _local_folder(name))
     info = _fill_timm(module, label, path, config)
-    return Backbone(architecture, _freeze(module), transform, info)
+    return Backbone(full, _freeze(module), transform, info)
+
+
+def _full_name(name: str, config: dict[str, Any], folder: Path | None) -> str:
+    """Return a name that opens the same network again: without a tag that is the default one anyway."""
+    if name.startswith(("hf-hub:", "hf_hub:")):
+        return f"hf-hub:{name.partition(':')[2]}"
+    if folder is not None:
+        return f"local-dir:{folder.resolve()}"
+    architecture, tag = config["architecture"], config.get("tag")
+    default = timm.get_pretrained_cfg(architecture)
+    return architecture if not tag or (default and default.tag == tag) else f"{architecture}.{tag}"
 
 
 def _find_timm(architecture: str, config: dict[str, Any], weights: str | None, folder: Path | None) -> tuple[str, Path]:
@@ -171,7 +184,7 @@ def _fill_timm(module: nn.Module, label: str, path: Path, config: dict[str, Any]
     state = weights_of.read_state_dict(path)
     if label.startswith("bundled:"):
         state = weights_of.rename_in_order(state, module)
-    elif state.keys() != module.state_dict().keys():
+    elif _shapes(state) != _shapes(module.state_dict()):
         translate = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
         state = dict(translate(state, module)) if translate else state
     classifier = config.get("classifier") or ()
@@ -180,17 +193,21 @@ def _fill_timm(module: nn.Module, label: str, path: Path, config: dict[str, Any]
     return WeightsInfo(label, weights_of.weights_digest(module, names if without else ()), without)
 
 
+def _shapes(state: weights_of.StateDict) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in state.items()}
+
+
 def _local_folder(name: str) -> Path | None:
     return Path(name.removeprefix("local-dir:")) if name.startswith("local-dir:") else None
 
 
-def _hub_folder(name: str) -> Path:
-    """Return the local folder of a hub repository, downloading its configuration and weights where absent."""
+def _hub_folder(name: str, *, with_weights: bool) -> Path:
+    """Return the local folder of a hub repository, downloading its configuration (and weights) where absent."""
     repository = name.partition(":")[2]
-    for names in (("config.json",), ("model.safetensors", "pytorch_model.bin")):
-        places = [
-            (f"cache:{repository}", lambda names=names: weights_of.cached_hub_file(repository, names)),
-            (f"hub:{repository}", lambda names=names: weights_of.download_hub_file(repository, names)),
+    for names in (("config.json",), ("model.safetensors", "pytorch_model.bin"))[: 1 + with_weights]:
+        places: list[tuple[str, Any]] = [
+            (f"cache:{repository}", partial(weights_of.cached_hub_file, repository, names)),
+            (f"hub:{repository}", partial(weights_of.download_hub_file, repository, names)),
         ]
         _, path = weights_of.first_found(places, name)
     return path.parent
@@ -199,7 +216,7 @@ def _hub_folder(name: str) -> Path:
 def _unknown_model(name: str, error: Exception) -> BackboneError:
     base = name.partition(".")[0]
     if timm.is_model(base) or ":" in name:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         return BackboneError(f"model {name!r} cannot be opened: {reason}")
     close = difflib.get_close_matches(base, timm.list_models(), n=4, cutoff=0.6)
     hint = f"close: {', '.join(close)}" if close else "see: featx models PATTERN"
@@ -213,10 +230,10 @@ def _open_torchvision(name: str, weights: str | None) -> Backbone:
     if name not in known:
         close = difflib.get_close_matches(name, known, n=4, cutoff=0.6)
         raise BackboneError(f"torchvision has no model {name!r}; close: {', '.join(close) or 'none'}")
-    options = {"init_weights": False} if name in ("googlenet", "inception_v3") and not weights else {}
-    module = _create(lambda: torchvision.models.get_model(name, weights=None, **options), weights)
-    default = torchvision.models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
+    default = torchvision.models.get_model_weights(name).DEFAULT
     transform = _torchvision_transform(default.transforms())
+    options = _torchvision_options(name, transform.size[0])
+    module = _create(lambda: torchvision.models.get_model(name, weights=None, **options), weights)
     full = f"{TORCHVISION}{name}"
     if weights is not None and weights.startswith("random:"):
         return Backbone(full, _freeze(module), transform, WeightsInfo(weights, weights_of.weights_digest(module)))
@@ -232,6 +249,13 @@ def _open_torchvision(name: str, weights: str | None) -> Backbone:
     without = weights_of.load_strictly(module, weights_of.read_state_dict(path), (classifier,), f"weights of {label}")
     digest = weights_of.weights_digest(module, (classifier,) if without else ())
     return Backbone(full, _freeze(module), transform, WeightsInfo(label, digest, without))
+
+
+def _torchvision_options(name: str, size: int) -> dict[str, Any]:
+    """Return the arguments that torchvision sets when it builds a network for its pretrained weights."""
+    if name in ("googlenet", "inception_v3"):
+        return {"init_weights": False, "transform_input": True}
+    return {"image_size": size} if name.startswith("vit_") else {}
 
 
 def _last_weighted(module: nn.Module) -> str:

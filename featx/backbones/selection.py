@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from featx.backbones.layers import LOGITS, PENULTIMATE, LayerInfo
+from featx.backbones.layers import LayerInfo
+from featx.backbones.names import LOGITS, PENULTIMATE
 from featx.backbones.pooling import check_pool_name, make_pool
 from featx.backbones.stages import stage_names
 from featx.errors import LayerError
@@ -120,9 +121,7 @@ def select_taps(
     return Selection(tuple(sorted(taps.values(), key=lambda tap: (tap.layer.order, tap.pool))), aliases)
 
 
-def _expand(
-    name: str, module: nn.Module, layers: Mapping[str, LayerInfo], aliases: dict[str, str]
-) -> list[LayerInfo]:
+def _expand(name: str, module: nn.Module, layers: Mapping[str, LayerInfo], aliases: dict[str, str]) -> list[LayerInfo]:
     """Return the layers that one name stands for; notes an alias where the name is not a layer's own."""
     if name in layers:
         return [layers[name]]
@@ -160,9 +159,7 @@ def _at_percentage(percentage: float, module: nn.Module, layers: Mapping[str, La
 
 
 def _matching(glob: str, layers: Mapping[str, LayerInfo]) -> list[LayerInfo]:
-    pattern = "".join(
-        {"**": ".*", "*": r"[^.]*"}.get(part, re.escape(part)) for part in re.split(r"(\*\*|\*)", glob)
-    )
+    pattern = "".join({"**": ".*", "*": r"[^.]*"}.get(part, re.escape(part)) for part in re.split(r"(\*\*|\*)", glob))
     found = [
         layer
         for name, layer in layers.items()

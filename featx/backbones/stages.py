@@ -46,7 +46,9 @@ def _cost(name: str, layers: Mapping[str, LayerInfo]) -> int:
     if name in layers:
         return layers[name].own_macs
     depth = name.count(".") + 1
-    return sum(info.own_macs for other, info in layers.items() if other.startswith(f"{name}.") and other.count(".") == depth)
+    return sum(
+        info.own_macs for other, info in layers.items() if other.startswith(f"{name}.") and other.count(".") == depth
+    )
 
 
 def _sequences(place: nn.Module, prefix: str, layers: Mapping[str, LayerInfo]) -> list[list[str]]:

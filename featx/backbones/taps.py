@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from featx.backbones.layers import LOGITS, PENULTIMATE, has_timm_head
+from featx.backbones.layers import has_timm_head
+from featx.backbones.names import LOGITS, PENULTIMATE
 from featx.backbones.pooling import make_pool
 from featx.errors import LayerError
 
@@ -45,10 +46,14 @@ class Taps(nn.Module):
     the deepest layer leaves the pass by an exception, so that eager torch too computes nothing after it.
     """
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, module: nn.Module, transform: TransformSpec, taps: Sequence[Tap]) -> None:
         super().__init__()
         self.module = module
         self.taps = tuple(taps)
+        self.memory_format = torch.contiguous_format
         self.register_buffer("mean", 255 * torch.tensor(transform.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(transform.std).view(1, 3, 1, 1), persistent=False)
         self._pools = {tap.key: make_pool(tap.pool, tap.layer.layout) for tap in self.taps}
@@ -71,7 +76,7 @@ class Taps(nn.Module):
         self._pooled, self._listening = {}, True
         images = (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
         try:
-            self._run(images.contiguous(memory_format=torch.channels_last))
+            self._run(images.contiguous(memory_format=self.memory_format))
         except _DeepestReached as reached:
             if reached.args[0] is not self:
                 raise

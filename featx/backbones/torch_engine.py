@@ -41,16 +41,14 @@ class TorchEngine:
     def __init__(self, taps: Taps, *, device: str = "cpu", precision: str = "f32", compiled: bool = False) -> None:
         self.device = check_device(device)
         self.precision = precision
-        kind = torch.device(self.device).type
+        self._kind = kind = torch.device(self.device).type
         if precision == "f16" and kind == "cpu":
             raise EngineError("precision f16 is not for torch on the CPU; allowed there: f32, bf16")
         if precision == "bf16" and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
             raise EngineError(f"{torch.cuda.get_device_name()} has no bf16; allowed: f32, f16")
         self._taps = taps.to(self.device).eval()
-        if kind == "cuda":
-            self._taps = self._taps.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._arrange(torch.channels_last)
         self._run: Any = torch.compile(self._taps) if compiled else self._taps
-        self._kind = kind
 
     def run(self, pixels: np.ndarray) -> list[np.ndarray]:
         """Return one (batch, width) float32 array for each tap.
@@ -66,12 +64,27 @@ class TorchEngine:
             with torch.inference_mode(), precise, _full_f32(self._kind):
                 # torch shares memory only with arrays that are contiguous and writable.
                 shared = torch.from_numpy(np.require(pixels, requirements=("C", "W")))
-                outputs = self._run(shared.to(self.device))
+                outputs = self._computed(shared.to(self.device))
                 return [output.float().cpu().numpy() for output in outputs]
         except torch.OutOfMemoryError as error:
             raise EngineError(
                 f"{self.device} has too little memory for batches of {len(pixels)}; give a smaller --batch-size"
             ) from error
+
+    def _computed(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        try:
+            return self._run(pixels)
+        except RuntimeError as error:
+            if self._taps.memory_format is torch.contiguous_format or "view size is not compatible" not in str(error):
+                raise
+            self._arrange(torch.contiguous_format)  # the network's code calls `view`, which wants this order
+            return self._run(pixels)
+
+    def _arrange(self, memory_format: torch.memory_format) -> None:
+        """Lay out pictures, and on CUDA weights, with channels last (faster) or first."""
+        self._taps.memory_format = memory_format
+        if self._kind == "cuda":
+            self._taps.to(memory_format=memory_format)
 
 
 class _full_f32:  # noqa: N801 - a context manager, read like a function

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from featx.errors import BackboneError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class TransformSpec:
             resize_size=(math.floor(height / crop_pct), math.floor(width / crop_pct)),
             crop_mode=config["crop_mode"] or "center",
             interpolation=config["interpolation"],
-            mean=tuple(float(value) for value in config["mean"]),
-            std=tuple(float(value) for value in config["std"]),
+            mean=_three(config["mean"]),
+            std=_three(config["std"]),
         )
 
     @property
@@ -69,4 +69,10 @@ class TransformSpec:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> TransformSpec:
         """Return the transform that `to_json` described."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**fields)
+
+
+def _three(values: Iterable[float]) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue

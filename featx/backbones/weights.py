@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
+import pickle
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from featx.errors import BackboneError, WeightsNotFoundError
+from featx.errors import BackboneError, UnsafeFileError, WeightsNotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -27,7 +29,6 @@ BUNDLED = {
 }
 # File names of weights in a hub repository or folder, best first.
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
-_DOWNLOAD_SECONDS = "20"
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,9 @@ def read_state_dict(path: str | os.PathLike[str]) -> StateDict:
     WeightsNotFoundError
         There is no such file.
     BackboneError
-        The file is no such file, or holds more than tensors.
+        The file is no such file, or is damaged.
+    UnsafeFileError
+        The file holds more than tensors.
     """
     file = Path(path)
     if not file.is_file():
@@ -73,13 +76,26 @@ def read_state_dict(path: str | os.PathLike[str]) -> StateDict:
             from safetensors.torch import load_file
 
             return load_file(file)
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of pickles that it then refuses
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, pickle, zip and safetensors each have their own
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if isinstance(error, pickle.UnpicklingError) and _is_pickle(file):
+            raise UnsafeFileError(
+                f"weights {str(path)!r} hold more than tensors, which could run code; allowed: .safetensors, or a .pth"
+                " of tensors only; save its state_dict() alone, or look for another file"
+            ) from error
         raise BackboneError(
-            f"weights {str(path)!r} cannot be read safely ({reason}); allowed: .safetensors, or a .pth of tensors only"
+            f"weights {str(path)!r} cannot be read ({type(error).__name__}); allowed: .safetensors, or a .pth of"
+            " tensors only; is the file complete?"
         ) from error
     return _unwrap(loaded, file)
+
+
+def _is_pickle(file: Path) -> bool:
+    """Return whether a file begins as a pickle does, or as the archive that torch puts one into."""
+    with file.open("rb") as stream:
+        return stream.read(2) in (b"PK", *(b"\x80" + bytes([protocol]) for protocol in range(2, 6)))
 
 
 def _unwrap(loaded: Any, file: Path) -> StateDict:
@@ -145,6 +161,8 @@ def download_hub_file(repository: str, names: Collection[str] = _HUB_FILES) -> P
     missing: Exception | None = None
     for name in names:
         try:
+            # Asking first fails at once without a connection, where downloading would try again for 20 seconds.
+            hub.get_hf_file_metadata(hub.hf_hub_url(repository, name))
             return Path(hub.hf_hub_download(repository, name))
         except hub.errors.EntryNotFoundError as error:
             if isinstance(error, hub.errors.LocalEntryNotFoundError):
@@ -154,13 +172,13 @@ def download_hub_file(repository: str, names: Collection[str] = _HUB_FILES) -> P
 
 
 def _import_hub() -> Any:
-    """Return huggingface_hub, told before its import to send no telemetry and to wait a bounded time."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", _DOWNLOAD_SECONDS)
-    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", _DOWNLOAD_SECONDS)
+    """Return huggingface_hub, told to send no telemetry; it waits ten seconds for an answer."""
     import huggingface_hub
+    import huggingface_hub.constants
     import huggingface_hub.errors
 
+    # timm has imported it before, so that its environment variables would come too late.
+    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
     return huggingface_hub
 
 
@@ -185,7 +203,9 @@ def load_strictly(module: nn.Module, state: Mapping[str, torch.Tensor], classifi
     """
     target = module.state_dict()
     own = {name for name in target if name.rpartition(".")[0] in classifier}
-    usable = {name: value for name, value in state.items() if not _is_foreign_classifier(name, value, target, classifier)}
+    usable = {
+        name: value for name, value in state.items() if not _is_foreign_classifier(name, value, target, classifier)
+    }
     absent = own - usable.keys()
     filled = usable | {name: torch.zeros_like(target[name]) for name in absent}
     wrong = [
@@ -193,11 +213,15 @@ def load_strictly(module: nn.Module, state: Mapping[str, torch.Tensor], classifi
         for name, value in filled.items()
         if name in target and value.shape != target[name].shape
     ]
-    wrong += [f"{name} is missing" for name in target.keys() - filled.keys() if not name.endswith("num_batches_tracked")]
+    wrong += [
+        f"{name} is missing" for name in target.keys() - filled.keys() if not name.endswith("num_batches_tracked")
+    ]
     wrong += [f"{name} is unexpected" for name in filled.keys() - target.keys()]
     if wrong:
         shown = "; ".join(sorted(wrong)[:3])
-        raise BackboneError(f"{what} do not fit the network: {len(wrong)} tensors differ ({shown}); check the model's name")
+        raise BackboneError(
+            f"{what} do not fit the network: {len(wrong)} tensors differ ({shown}); check the model's name"
+        )
     module.load_state_dict(filled, strict=False)
     return bool(absent)
 

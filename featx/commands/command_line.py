@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import importlib
 import logging
 import os
 import sys
 import traceback
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from featx import __version__
 from featx.errors import FeatxError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 # In the order of a user's work. The module of a verb is imported at start, what it needs only when it runs.
 VERBS = (
@@ -34,6 +36,7 @@ VERBS = (
 
 _INTERRUPTED = 130
 _BUG = 70  # EX_SOFTWARE of sysexits.h
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 _EPILOG = """\
 first steps:
@@ -48,7 +51,10 @@ exit codes: 0 done; 1 done, but some images failed; 2 bad usage or input; 3 refu
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors say where the help is."""
+    """A parser whose errors say where the help is; options are written out, so that new ones break no script."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"featx: error: {message}; see {self.prog} --help\n")
@@ -90,20 +96,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         values = vars(make_parser().parse_args(arguments))
     except SystemExit as leaving:  # argparse leaves by itself after --help and after bad usage
         return int(leaving.code or 0)
-    _show_warnings()
-    function = values.pop("function")
+    with _warnings_shown():
+        return _run(values.pop("function"), values)
+
+
+def _run(function: Callable[..., int], values: Mapping[str, Any]) -> int:
+    """Run the function of a verb; every error becomes a line on stderr and an exit code."""
     try:
-        return function(**values)
+        code = function(**values)
+        sys.stdout.flush()  # a full disk or a reader that has gone shows here, not after the exit code
+        return code
     except FeatxError as error:
-        print(f"featx: error: {error}", file=sys.stderr)
-        return error.exit_code
+        return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         print("featx: interrupted; run the same command again to continue", file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, as with `featx ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 0
-    except Exception:
+    except MemoryError as error:
+        return _fail(f"not enough memory ({error}); use fewer images, another layer, or --reduce pca:N", 2)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _FULL_DISK:
+            _discard_output()  # it may be what does not fit
+            return _fail(f"{error.strerror}: free some space and run the same command again", 2)
         traceback.print_exc()
         print(
             "featx: this is a bug in featx, not in your input; please report it with the lines above", file=sys.stderr
@@ -111,12 +127,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _BUG
 
 
-def _show_warnings() -> None:
-    """Show the library's warnings as plain lines on stderr."""
+def _fail(message: str, code: int) -> int:
+    print(f"featx: error: {message}", file=sys.stderr)
+    return code
+
+
+def _discard_output() -> None:
+    """Send what is still to be written to nowhere, or Python would complain about it at exit."""
+    with contextlib.suppress(OSError, ValueError):  # a stdout that is no file needs none of this
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def _warnings_shown() -> Iterator[None]:
+    """Show the library's warnings as plain lines on stderr while a command runs."""
     logger = logging.getLogger("featx")
-    for handler in list(logger.handlers):
-        logger.removeHandler(handler)
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("featx: %(message)s"))
     logger.addHandler(handler)
-    logger.propagate = False
+    before, logger.propagate = logger.propagate, False
+    try:
+        yield
+    finally:
+        logger.propagate = before
+        logger.removeHandler(handler)

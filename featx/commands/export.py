@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from featx.commands.options import add_layer_argument, add_output_argument
+from featx.commands.outputs import check_output, make_folder_of
+from featx.commands.tables import count
 
 if TYPE_CHECKING:
     import argparse
@@ -22,12 +24,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(*, store: str, out: str, overwrite: bool, layer: str | None) -> int:
     """Export one layer and print what was written."""
-    from pathlib import Path
-
     from featx.store import FeatureStore
-    from featx.workflows.exporting import export_features
+    from featx.workflows.exporting import check_format, export_features
+    from featx.workflows.file_kinds import STORE, require_kind
 
+    target = check_output(out, store, overwrite=overwrite)
+    check_format(target)
+    require_kind(store, STORE)
     with FeatureStore(store) as opened:
-        key = export_features(opened, Path(out), layer, overwrite=overwrite)
-        print(f"{out}: {opened.rows} rows of {key}, {opened.infos[key].width} wide")
+        opened.resolve(layer)  # a wrong name should leave no folder behind
+        make_folder_of(target)
+        key = export_features(opened, target, layer, overwrite=overwrite)
+        print(f"{out}: {count(opened.rows, 'row')} of {key}, {opened.infos[key].width} wide")
     return 0

@@ -10,15 +10,19 @@ More layers on an existing file add them; the others stay.
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 from featx.commands.options import add_compute_arguments, add_json_argument, add_output_argument, compute_options
-from featx.commands.tables import format_table
+from featx.commands.tables import count, format_table
+from featx.errors import WouldOverwriteError
 
 if TYPE_CHECKING:
     import argparse
+    from pathlib import Path
 
     from featx.extraction import Extraction, ExtractionReport
 
@@ -87,6 +91,7 @@ def run(
     from featx.images import list_images
 
     started = time.perf_counter()
+    _refuse_other_file(out, overwrite)
     listing = list_images(source, limit=limit)  # first, because a wrong path should not wait for torch
     options = compute_options(engine, device, batch_size, workers, precision, compiled)
 
@@ -118,11 +123,21 @@ def run(
     return 1 if report.failures else 0
 
 
+def _refuse_other_file(out: str, overwrite: bool) -> None:
+    from featx.workflows.file_kinds import STORE, kind_of
+
+    if os.path.isfile(out) and kind_of(out) != STORE and not overwrite:
+        raise WouldOverwriteError(
+            f"{out} is already there, and is no store that could be continued; choose another --out, or give"
+            " --overwrite to replace it"
+        )
+
+
 def _opening_line(extraction: Extraction) -> str:
     listing, backbone = extraction.listing, extraction.computer.backbone
-    ignored = f", {listing.n_ignored} other files passed over" if listing.n_ignored else ""
-    classes = f", {len(listing.class_names)} classes" if listing.class_names else ", no classes"
-    return f"{len(listing)} images{classes}{ignored}; {backbone.name}, weights {backbone.weights.source}"
+    ignored = f", {count(listing.n_ignored, 'other file')} passed over" if listing.n_ignored else ""
+    classes = f", {count(len(listing.class_names), 'class')}" if listing.class_names else ", no classes"
+    return f"{count(len(listing), 'image')}{classes}{ignored}; {backbone.name}, weights {backbone.weights.source}"
 
 
 def _print_plan(extraction: Extraction, as_json: bool) -> None:
@@ -140,9 +155,10 @@ def _print_plan(extraction: Extraction, as_json: bool) -> None:
         )
         return
     print(_opening_line(extraction))
-    print(f"would write {extraction.out}: {plan.rows} rows, of which {plan.n_missing} are to be computed")
+    print(f"would write {extraction.out}: {count(plan.rows, 'row')}, {plan.n_missing} of them to be computed")
     print(_layer_table(extraction))
-    print(f"about {plan.minutes:.1f} minutes on this machine")
+    time_needed = f"{plan.minutes:.1f} minutes" if plan.minutes >= 1 else f"{plan.minutes * 60:.1f} seconds"
+    print(f"about {time_needed} on this machine, start not included")
 
 
 def _layers(extraction: Extraction) -> list[dict[str, Any]]:
@@ -163,15 +179,19 @@ def _layer_table(extraction: Extraction) -> str:
 def _summary(extraction: Extraction, report: ExtractionReport, seconds: float) -> str:
     done = [f"{report.n_computed} computed", f"{report.n_kept} already there"]
     if report.n_removed:
-        done.append(f"{report.n_removed} rows of images that are gone removed")
-    lines = [f"{report.out}: {report.rows} rows ({', '.join(done)})", _layer_table(extraction)]
+        done.append(f"{count(report.n_removed, 'row')} of images that are gone removed")
+    lines = [f"{report.out}: {count(report.rows, 'row')} ({', '.join(done)})", _layer_table(extraction)]
     if report.n_computed:
         lines.append(f"{report.engine}; {seconds:.1f} s, start included")
     if extraction.listing.has_labels:
-        lines.append(f"next: featx fit-svm {report.out} --out {report.out.with_suffix('.featx')}")
+        lines.append(_next_step("fit-svm", report.out, ".featx"))
     else:
-        lines.append(f"next: featx index {report.out} --out {report.out.with_suffix('.index')}")
+        lines.append(_next_step("index", report.out, ".index"))
     return "\n".join(lines)
+
+
+def _next_step(verb: str, out: Path, suffix: str) -> str:
+    return f"next: featx {verb} {shlex.quote(str(out))} --out {shlex.quote(str(out.with_suffix(suffix)))}"
 
 
 def _as_json(extraction: Extraction, report: ExtractionReport, seconds: float) -> dict[str, Any]:
@@ -191,8 +211,8 @@ def _as_json(extraction: Extraction, report: ExtractionReport, seconds: float) -
 def _print_failures(report: ExtractionReport) -> None:
     if not report.failures:
         return
-    print(f"{len(report.failures)} images could not be read and have no row:", file=sys.stderr)
+    print(f"{count(len(report.failures), 'image')} could not be read, without a row in the store:", file=sys.stderr)
     for path, reason in report.failures[:_N_FAILURES_SHOWN]:
         print(f"  {path}: {reason}", file=sys.stderr)
     if len(report.failures) > _N_FAILURES_SHOWN:
-        print(f"  … all of them: featx info {report.out} --failures", file=sys.stderr)
+        print(f"  … all of them: featx info {shlex.quote(str(report.out))} --failures", file=sys.stderr)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from featx.commands.options import add_json_argument, add_layer_argument, add_output_argument
+from featx.commands.outputs import check_output, make_folder_of
 from featx.commands.tables import format_table
+from featx.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -40,7 +44,7 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--refit-all", action="store_true", help="after scoring, fit again on all labelled rows")
     parser.add_argument("--embed-weights", action="store_true", help="put the network's weights into the classifier")
     parser.add_argument("--allow-random", action="store_true", help="accept features of untrained weights")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes over folds (default: 1)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes over folds, -1: one a processor")
     add_json_argument(parser)
 
 
@@ -64,17 +68,15 @@ def fit_and_report(
     as_json: bool,
 ) -> int:
     """Fit a head, save the classifier and print how good it is."""
-    from dataclasses import replace
-    from pathlib import Path
+    from featx.workflows.file_kinds import STORE, require_kind
 
-    from featx.errors import UsageError, WouldOverwriteError
+    target = check_output(out, store, overwrite=overwrite)  # all that is cheap, before torch is loaded
+    require_kind(store, STORE)
+    _check_numbers(cv=cv, seed=seed, held_out=held_out, jobs=jobs)
+
     from featx.store import FeatureStore
     from featx.workflows.fitting import FitSettings, fit_classifier, network_weights
 
-    if Path(out).exists() and not overwrite:
-        raise WouldOverwriteError(f"{out} is already there; choose another --out, or give --overwrite")
-    if not 0 < held_out < 1:
-        raise UsageError(f"--held-out {held_out} is not between 0 and 1; give a share such as 0.2")
     settings = FitSettings(
         head=head,
         scale=scale,
@@ -90,9 +92,21 @@ def fit_and_report(
     with FeatureStore(store) as opened:
         result = fit_classifier(opened, layer, settings)
     bundle = replace(result.bundle, weights=network_weights(result.bundle.spec)) if embed_weights else result.bundle
-    bundle.save(out, overwrite=overwrite)
+    make_folder_of(target)
+    bundle.save(target, overwrite=overwrite)
     print(json.dumps(result.to_json()) if as_json else _report(result, out, refit_all))
     return 0
+
+
+def _check_numbers(*, cv: int, seed: int, held_out: float, jobs: int) -> None:
+    if cv < 2:
+        raise UsageError(f"--cv {cv} is below 2; give at least 2 folds")
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"--seed {seed} is not from 0 to {2**32 - 1}")
+    if not 0 < held_out < 1:
+        raise UsageError(f"--held-out {held_out} is not between 0 and 1; give a share such as 0.2")
+    if jobs == 0:
+        raise UsageError("--jobs 0 starts no process; give 1 or more, or -1 for one a processor")
 
 
 def _report(result: FitResult, out: str, refit_all: bool) -> str:
@@ -117,7 +131,7 @@ def _report(result: FitResult, out: str, refit_all: bool) -> str:
         _confusion(evaluation),
         "",
         f"saved {out}" + (" (fitted again on all labelled rows after scoring)" if refit_all else ""),
-        f"next: featx predict {out} IMAGE...",
+        f"next: featx predict {shlex.quote(out)} IMAGE...",
     ]
     return "\n".join(lines)
 

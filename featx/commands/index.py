@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from featx.commands.options import add_layer_argument, add_output_argument
+from featx.commands.outputs import check_output, make_folder_of
+from featx.commands.tables import count
+from featx.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -23,20 +27,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(*, store: str, out: str, overwrite: bool, layer: str | None, thumbnails: int, allow_random: bool) -> int:
     """Build the index and print what it holds."""
-    from pathlib import Path
-
-    from featx.errors import UsageError, WouldOverwriteError
-    from featx.store import FeatureStore
-    from featx.workflows.searching import build_index, index_spec
+    from featx.workflows.file_kinds import STORE, require_kind
 
     if thumbnails < 0:
         raise UsageError(f"--thumbnails {thumbnails} is negative; give pixels, such as 160, or 0 for none")
-    if Path(out).exists() and not overwrite:
-        raise WouldOverwriteError(f"{out} is already there; choose another --out, or give --overwrite")
+    target = check_output(out, store, overwrite=overwrite)
+    require_kind(store, STORE)
+
+    from featx.store import FeatureStore
+    from featx.workflows.searching import build_index, index_spec
+
     with FeatureStore(store) as opened:
         index = build_index(opened, layer, thumbnail_size=thumbnails, allow_random=allow_random)
-    index.save(out, overwrite=overwrite)
-    n_bytes = Path(out).stat().st_size
-    print(f"{out}: {len(index)} images by {index_spec(index).key}, exact search, {n_bytes / 1e6:.1f} MB")
-    print(f"next: featx query {out} IMAGE")
+    make_folder_of(target)
+    index.save(target, overwrite=overwrite)
+    n_bytes = target.stat().st_size
+    print(f"{out}: {count(len(index), 'image')} by {index_spec(index).key}, exact search, {n_bytes / 1e6:.1f} MB")
+    print(f"next: featx query {shlex.quote(out)} IMAGE...")
     return 0

@@ -7,95 +7,78 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from featx.commands.options import add_json_argument
-from featx.commands.tables import format_table
+from featx.commands.tables import count, format_table
+from featx.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable, Mapping
 
     from featx.store import FeatureStore
+
+_MAX_SHOWN = 12  # names in a line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``featx info``."""
     parser.add_argument("file", metavar="FILE", help="F.h5, C.featx or F.index")
-    parser.add_argument("--failures", action="store_true", help="list every image that could not be read")
+    parser.add_argument("--failures", action="store_true", help="list every image that could not be read (of a store)")
     add_json_argument(parser)
 
 
 def run(*, file: str, failures: bool, as_json: bool) -> int:
     """Print a description of one file."""
-    from pathlib import Path
+    from featx.workflows.file_kinds import CLASSIFIER, INDEX, STORE, kind_of, require_kind
 
-    suffix = Path(file).suffix
-    if suffix == ".featx":
+    kind = kind_of(file)
+    if failures and kind in (CLASSIFIER, INDEX):
+        raise UsageError(f"--failures goes with a store (.h5); {file} is another kind of file: leave it out")
+    if kind == CLASSIFIER:
         described = _describe_bundle(file)
-    elif suffix == ".index":
+        text = _bundle_text
+    elif kind == INDEX:
         described = _describe_index(file)
+        text = _index_text
     else:
-        from featx.store import FeatureStore
-
-        with FeatureStore(file) as store:
-            described = _describe_store(store)
-            if failures and not as_json:
-                print("\n".join(f"{path}: {reason}" for path, reason in store.failures) or "no failures")
-                return 0
-            if not as_json:
-                print(_store_text(store, described))
-                return 0
-    print(json.dumps(described) if as_json else json.dumps(described, indent=2, ensure_ascii=False))
+        require_kind(file, STORE)
+        described = _describe_store(file)
+        text = _failures_text if failures else _store_text
+    print(json.dumps(described) if as_json else text(described))
     return 0
 
 
-def _describe_store(store: FeatureStore) -> dict[str, Any]:
+def _describe_store(file: str) -> dict[str, Any]:
     from featx.images import SPLIT_NAMES
+    from featx.store import FeatureStore
 
+    with FeatureStore(file) as store:
+        splits = Counter(SPLIT_NAMES[split] if split >= 0 else "(none)" for split in store.splits.tolist())
+        return {
+            "path": file,
+            "rows": store.rows,
+            "source": store.source,
+            "labels": _label_counts(store),
+            "splits": dict(sorted(splits.items())),
+            "features": [
+                {
+                    "key": info.key,
+                    "width": info.width,
+                    "dtype": info.dtype,
+                    "depth": info.depth,
+                    "map_shape": list(info.map_shape),
+                }
+                for info in store.infos.values()
+            ],
+            "aliases": dict(store.aliases),
+            "failures": [{"path": path, "reason": reason} for path, reason in store.failures],
+            "fingerprint": dict(store.fingerprint),
+        }
+
+
+def _label_counts(store: FeatureStore) -> dict[str, int]:
     names = store.label_names
-    labels = Counter(names[label] if label >= 0 else "(none)" for label in store.labels.tolist())
-    splits = Counter(SPLIT_NAMES[split] if split >= 0 else "(none)" for split in store.splits.tolist())
-    return {
-        "path": str(store.path),
-        "rows": store.rows,
-        "source": store.source,
-        "labels": dict(sorted(labels.items())),
-        "splits": dict(sorted(splits.items())),
-        "features": [
-            {
-                "key": info.key,
-                "width": info.width,
-                "dtype": info.dtype,
-                "depth": info.depth,
-                "map_shape": list(info.map_shape),
-            }
-            for info in store.infos.values()
-        ],
-        "aliases": dict(store.aliases),
-        "failures": [{"path": path, "reason": reason} for path, reason in store.failures],
-        "fingerprint": dict(store.fingerprint),
-    }
-
-
-def _store_text(store: FeatureStore, described: dict[str, Any]) -> str:
-    made = described["fingerprint"]
-    counts = described["labels"]
-    shown = ", ".join(f"{name} {count}" for name, count in list(counts.items())[:12])
-    more = f", … {len(counts) - 12} more" if len(counts) > 12 else ""
-    rows = [
-        (info.key, info.width, info.dtype, f"{info.depth:.0%}", "x".join(map(str, info.map_shape)))
-        for info in store.infos.values()
-    ]
-    aliases = [f"{alias} = {layer}" for alias, layer in described["aliases"].items()]
-    lines = [
-        f"{described['path']}: {described['rows']} rows from {described['source']}",
-        f"labels: {shown}{more}",
-        "splits: " + ", ".join(f"{name} {count}" for name, count in described["splits"].items()),
-        f"network: {made.get('model')}, weights {made.get('weights')} ({made.get('weights_source')})",
-        f"precision: {made.get('precision')}, engine {made.get('engine')}, decoder {made.get('decoder')}",
-        f"transform: {json.dumps(made.get('transform'))}",
-        format_table(("features", "width", "dtype", "depth", "layer's output"), rows, left=(0, 2)),
-        *(["aliases: " + ", ".join(aliases)] if aliases else []),
-        f"failures: {len(described['failures'])}" + (" (list them with --failures)" if described["failures"] else ""),
-    ]
-    return "\n".join(lines)
+    counts = Counter(names[label] if label >= 0 else "(none)" for label in store.labels.tolist())
+    return dict(sorted(counts.items()))
 
 
 def _describe_bundle(file: str) -> dict[str, Any]:
@@ -122,3 +105,84 @@ def _describe_index(file: str) -> dict[str, Any]:
         "thumbnails": any(index.thumbnail(row) for row in range(min(len(index), 1000))),
         **index.metadata,
     }
+
+
+def _store_text(described: Mapping[str, Any]) -> str:
+    rows = [
+        (info["key"], info["width"], info["dtype"], f"{info['depth']:.0%}", "x".join(map(str, info["map_shape"])))
+        for info in described["features"]
+    ]
+    aliases = [f"{alias} = {layer}" for alias, layer in described["aliases"].items()]
+    failures = described["failures"]
+    lines = [
+        f"{described['path']}: {count(described['rows'], 'row')} from {described['source']}",
+        "labels: " + _shortened(f"{name} {number}" for name, number in described["labels"].items()),
+        "splits: " + ", ".join(f"{name} {number}" for name, number in described["splits"].items()),
+        *_network_lines(described["fingerprint"]),
+        format_table(("features", "width", "dtype", "depth", "layer's output"), rows, left=(0, 2)),
+        *(["aliases: " + ", ".join(aliases)] if aliases else []),
+        f"failures: {len(failures)}" + (" (list them with --failures)" if failures else ""),
+    ]
+    return "\n".join(lines)
+
+
+def _failures_text(described: Mapping[str, Any]) -> str:
+    lines = [f"{failure['path']}: {failure['reason']}" for failure in described["failures"]]
+    return "\n".join(lines) or "no failures"
+
+
+def _bundle_text(described: Mapping[str, Any]) -> str:
+    features, card = described["features"], described["card"]
+    params = ", ".join(f"{name} {value}" for name, value in card.get("params", {}).items()) or "no parameters"
+    kept = "inside this file" if described["embedded_weights"] else "not in this file"
+    lines = [
+        f"{described['path']}: classifier of {count(len(described['classes']), 'class')}:"
+        f" {_shortened(described['classes'])}",
+        f"features: {features['key']} ({features['width']} wide)",
+        *_network_lines(features["fingerprint"]),
+        f"weights of the network: {kept}",
+        f"head: {card.get('head')}, scaled by {card.get('scale')}, reduced by {card.get('reduce')}: {params}",
+        f"learned from {count(card.get('rows_learned_from', 0), 'row')} of {card.get('source')}",
+        *_score_lines(card),
+        *(f"note: {note}" for note in card.get("notes", ())),
+    ]
+    return "\n".join(lines)
+
+
+def _score_lines(card: Mapping[str, Any]) -> list[str]:
+    scored = card.get("evaluation")
+    if not scored:
+        return []
+    low, high = scored["interval"]
+    refitted = "; fitted again on all rows afterwards" if card.get("rows_scored_were_learned_from_afterwards") else ""
+    return [
+        f"accuracy {scored['accuracy']:.3f}, 95 % interval {low:.3f} to {high:.3f}, on {count(scored['rows'], 'row')}"
+        f" never seen ({scored['on']}){refitted}",
+        f"always answering {scored['majority_class']!r} would give {scored['majority_accuracy']:.3f}",
+    ]
+
+
+def _index_text(described: Mapping[str, Any]) -> str:
+    features = described.get("features")
+    lines = [
+        f"{described['path']}: {count(described['rows'], 'image')} from {described.get('source')}",
+        f"vectors: {described['width']} wide, exact search by cosine similarity",
+        f"thumbnails: {'yes' if described['thumbnails'] else 'no'}",
+    ]
+    if features:
+        lines += [f"features: {features['key']}", *_network_lines(features["fingerprint"])]
+    return "\n".join(lines)
+
+
+def _network_lines(made: Mapping[str, Any]) -> list[str]:
+    return [
+        f"network: {made.get('model')}, weights {made.get('weights')} ({made.get('weights_source')})",
+        f"precision: {made.get('precision')}, engine {made.get('engine')}, decoder {made.get('decoder')}",
+        f"transform: {json.dumps(made.get('transform'))}",
+    ]
+
+
+def _shortened(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = f", … {len(listed) - _MAX_SHOWN} more" if len(listed) > _MAX_SHOWN else ""
+    return ", ".join(listed[:_MAX_SHOWN]) + more

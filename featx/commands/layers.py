@@ -56,7 +56,13 @@ def run(*, model: str, weights: str, show_all: bool, layers: str | None, pool: s
         print(json.dumps(rows))
         return 0
     table = [
-        (row["layer"], "x".join(map(str, tap.layer.shape)), row["width"], f"{row['depth']:.0%}", f"{row['gmacs']:.3f}")
+        (
+            tap.layer.name if pool == "avg" else tap.key,
+            "x".join(map(str, tap.layer.shape)),
+            row["width"],
+            f"{row['depth']:.0%}",
+            f"{row['gmacs']:.3f}",
+        )
         for row, tap in zip(rows, taps, strict=True)
     ]
     print(f"{backbone.name}: input {'x'.join(map(str, backbone.transform.size))}, {len(backbone.layers)} layers")

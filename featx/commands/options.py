@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from featx.errors import UsageError
+
 if TYPE_CHECKING:
     import argparse
 
@@ -56,10 +58,10 @@ def compute_options(
     UsageError
         A number is below 1.
     """
-    from featx.errors import UsageError
-    from featx.extraction import ComputeOptions
-
     for name, value in (("--batch-size", batch_size), ("--workers", workers)):
         if value is not None and value < 1:
             raise UsageError(f"{name} {value} is not at least 1; leave it out to have it chosen")
+
+    from featx.extraction import ComputeOptions
+
     return ComputeOptions(engine, device, precision, batch_size, workers, compiled)

@@ -14,6 +14,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from featx.commands.options import add_compute_arguments, compute_options
+from featx.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -52,24 +53,38 @@ def run(
     workers: int | None,
 ) -> int:
     """Predict and print a line an image; images that cannot be read go to stderr."""
-    from featx.bundle import load_bundle
-    from featx.errors import UsageError
     from featx.workflows.image_arguments import named_images
-    from featx.workflows.predicting import name_images, predict_images
 
     if top < 1:
-        raise UsageError(f"--top {top} is not at least 1")
+        raise UsageError(f"--top {top} is not at least 1; leave it out for the most probable class alone")
+    classifier, images = _take_classifier(inputs, model)
+    entries = named_images(images)  # before torch is loaded, because a wrong path should not wait for it
     options = compute_options(engine, device, batch_size, workers)
+
+    from featx.bundle import load_bundle
+    from featx.workflows.predicting import name_images, predict_images
+
     if model is not None:
-        if inputs and inputs[0].endswith(".featx"):
-            raise UsageError(f"give a classifier ({inputs[0]}) or --model {model}, not both")
-        predictions = name_images(model, named_images(inputs), options, weights=weights, n_best=top)
+        predictions = name_images(model, entries, options, weights=weights, n_best=top)
     else:
-        if not inputs:
-            raise UsageError("give a classifier and images: featx predict C.featx IMAGE...; or --model NAME IMAGE...")
-        bundle = load_bundle(inputs[0])
-        predictions = predict_images(bundle, named_images(inputs[1:]), options, weights=weights, n_best=top)
+        predictions = predict_images(load_bundle(classifier), entries, options, weights=weights, n_best=top)
     return _print(predictions, as_json, as_csv)
+
+
+def _take_classifier(inputs: list[str], model: str | None) -> tuple[str, list[str]]:
+    """Return the classifier, empty with ``--model``, and the images."""
+    from featx.workflows.file_kinds import CLASSIFIER, kind_of, require_kind
+
+    if model is not None:
+        if inputs and kind_of(inputs[0]) == CLASSIFIER:
+            raise UsageError(f"give a classifier ({inputs[0]}) or --model {model}, not both")
+        return "", inputs
+    if not inputs:
+        raise UsageError("give a classifier and images: featx predict C.featx IMAGE...; or --model NAME IMAGE...")
+    require_kind(
+        inputs[0], CLASSIFIER, "; or use a pretrained network's own classes: featx predict --model NAME IMAGE..."
+    )
+    return inputs[0], inputs[1:]
 
 
 def _print(predictions: Iterable[Prediction], as_json: bool, as_csv: bool) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from featx.commands.options import add_compute_arguments, add_json_argument, compute_options
 from featx.commands.tables import format_table
+from featx.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -43,17 +44,21 @@ def run(
     workers: int | None,
 ) -> int:
     """Search and print the neighbours of each image; images that cannot be read go to stderr."""
-    from featx.errors import UsageError
-    from featx.retrieval import ImageIndex
+    from featx.workflows.file_kinds import INDEX, require_kind
     from featx.workflows.image_arguments import named_images
-    from featx.workflows.searching import query_images
 
     if k < 1:
-        raise UsageError(f"-k {k} is not at least 1")
+        raise UsageError(f"-k {k} is not at least 1; leave it out for 10 neighbours")
+    require_kind(index, INDEX)
+    entries = named_images(inputs)  # before torch is loaded, because a wrong path should not wait for it
+
+    from featx.retrieval import ImageIndex
+    from featx.workflows.searching import query_images
+
     opened = ImageIndex.load(index)
     options = compute_options(engine, device, batch_size, workers)
     n_failed = 0
-    for result in query_images(opened, named_images(inputs), k, options, weights=weights):
+    for result in query_images(opened, entries, k, options, weights=weights):
         if result.reason:
             n_failed += 1
             print(f"{result.query}: {result.reason}", file=sys.stderr)

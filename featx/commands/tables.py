@@ -1,4 +1,4 @@
-"""Plain tables for a terminal."""
+"""Plain tables and counts for a terminal."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number and what it counts, such as ``1 row`` or ``2 rows``."""
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"
 
 
 def format_table(header: Sequence[str], rows: Iterable[Sequence[object]], left: Sequence[int] = (0,)) -> str:

@@ -1,4 +1,4 @@
-"""Check that every byte of a store is what was written."""
+"""Check that every byte of a store, a classifier or an index is what was written."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``featx verify``."""
-    parser.add_argument("store", metavar="F.h5", help="store to check")
+    parser.add_argument("file", metavar="FILE", help="F.h5, C.featx or F.index")
 
 
-def run(*, store: str) -> int:
+def run(*, file: str) -> int:
     """Print every problem; exit 2 if there is one."""
-    from pathlib import Path
+    from featx.workflows.file_kinds import check_file
 
-    from featx.store import verify
-
-    problems = verify(Path(store))
+    problems = check_file(file)
     for problem in problems:
-        print(f"{store}: {problem}", file=sys.stderr)
+        print(problem if file in problem else f"{file}: {problem}", file=sys.stderr)
     if problems:
-        print(f"{store} is damaged: restore a copy, or extract again with --overwrite", file=sys.stderr)
+        print(
+            f"{file} is not as it was written: restore a copy, or make it again with --overwrite",
+            file=sys.stderr,
+        )
         return 2
-    print(f"{store}: every dataset is what was written")
+    print(f"{file}: every byte is what was written")
     return 0

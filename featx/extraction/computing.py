@@ -1,25 +1,26 @@
-"""From images to features, batch by batch: threads read ahead, one engine runs."""
+"""From images to features: a network with its taps and engines, and how it is run."""
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from featx import backbones, images
-from featx.errors import ImageError
+from featx.errors import UsageError
+from featx.extraction.loading import LoadedImage, load_images, n_images_ahead, stack_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from featx.backbones import Backbone, Engine, Tap
-    from featx.images import ImageEntry
+    from featx.extraction.loading import Readable
+
+_VERSIONED = ("torch", "timm", "openvino", "pillow", "numpy")
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,11 @@ class ComputeOptions:
         Threads that decode; by default as many as there are processors, at most 16.
     compiled : bool
         Use ``torch.compile``.
+
+    Raises
+    ------
+    UsageError
+        A number is below 1.
     """
 
     engine: str = "auto"
@@ -49,98 +55,15 @@ class ComputeOptions:
     workers: int | None = None
     compiled: bool = False
 
+    def __post_init__(self) -> None:
+        for name, value in (("batch_size", self.batch_size), ("workers", self.workers)):
+            if value is not None and value < 1:
+                raise UsageError(f"{name} {value} is not at least 1; leave it out to have it chosen")
+
     @property
     def n_threads(self) -> int:
         """Threads that decode."""
         return self.workers or min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
-
-
-@dataclass(frozen=True)
-class LoadedImage:
-    """One image on its way to the network.
-
-    Parameters
-    ----------
-    index : int
-        Its place among the entries.
-    digest : bytes
-        BLAKE2b-128 of the file; empty where it could not be read.
-    pixels : ndarray of uint8 or None
-        (height, width, 3); None where it is not to be computed, or failed.
-    phash : bytes
-        Perceptual hash, 8 bytes.
-    size : (int, int)
-        Width and height of the picture.
-    reason : str
-        Why it failed; empty where it did not.
-    """
-
-    index: int
-    digest: bytes = b""
-    pixels: np.ndarray | None = None
-    phash: bytes = b""
-    size: tuple[int, int] = (0, 0)
-    reason: str = ""
-
-
-def load_images(
-    entries: Sequence[ImageEntry],
-    transform: backbones.TransformSpec,
-    *,
-    is_known: Callable[[bytes], bool] = lambda _digest: False,
-    n_threads: int = 2,
-    n_ahead: int = 64,
-) -> Iterator[LoadedImage]:
-    """Yield every entry in order, read and decoded by threads a bounded number of images ahead.
-
-    Parameters
-    ----------
-    entries : sequence of ImageEntry
-        What to read.
-    transform : TransformSpec
-        Geometry of the network.
-    is_known : callable
-        Digest to whether the image need not be decoded.
-    n_threads, n_ahead : int
-        Threads, and images in memory at the most.
-    """
-
-    def load(index: int) -> LoadedImage:
-        digest = b""
-        try:
-            encoded = entries[index].read()
-            digest = encoded.digest
-            if is_known(digest):
-                return LoadedImage(index, digest)
-            picture = encoded.decode()
-            pixels = images.resize_and_crop(
-                picture,
-                size=transform.size,
-                resize_size=transform.resize_size,
-                crop_mode=transform.crop_mode,
-                interpolation=transform.interpolation,
-                fill=transform.fill,
-            )
-            return LoadedImage(index, digest, pixels, images.perceptual_hash(picture), picture.size)
-        except ImageError as error:
-            return LoadedImage(index, digest, reason=str(error))
-
-    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="featx-decode")
-    waiting: deque[Future[LoadedImage]] = deque()
-    try:
-        indices = iter(range(len(entries)))
-        waiting.extend(pool.submit(load, index) for index in itertools.islice(indices, n_ahead))
-        while waiting:
-            loaded = waiting.popleft().result()
-            waiting.extend(pool.submit(load, index) for index in itertools.islice(indices, 1))
-            yield loaded
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def stack_pixels(batch: Sequence[LoadedImage]) -> np.ndarray:
-    """Return the pixels of loaded images as one (n, height, width, 3) uint8 array."""
-    return np.stack([loaded.pixels for loaded in batch if loaded.pixels is not None])
 
 
 @dataclass
@@ -188,12 +111,12 @@ class FeatureComputer:
             )
         return self._engines[identity]
 
-    def features_of(self, entries: Sequence[ImageEntry]) -> tuple[dict[str, np.ndarray], dict[int, str]]:
+    def features_of(self, entries: Sequence[Readable]) -> tuple[dict[str, np.ndarray], dict[int, str]]:
         """Return the features of a few images, held in memory, and the reasons of those that failed.
 
         Parameters
         ----------
-        entries : sequence of ImageEntry
+        entries : sequence of ImageEntry or MemoryEntry
             Images.
 
         Returns
@@ -216,13 +139,16 @@ class FeatureComputer:
                 features[tap.key][rows] = output
             batch.clear()
 
-        for loaded in load_images(entries, self.backbone.transform, n_threads=self.options.n_threads):
-            if loaded.reason:
-                failures[loaded.index] = loaded.reason
-                continue
-            batch.append(loaded)
-            if len(batch) == size:
-                run()
+        n_threads, transform = self.options.n_threads, self.backbone.transform
+        n_ahead = n_images_ahead(size, n_threads, transform)
+        with closing(load_images(entries, transform, n_threads=n_threads, n_ahead=n_ahead)) as loading:
+            for loaded in loading:
+                if loaded.reason:
+                    failures[loaded.index] = loaded.reason
+                    continue
+                batch.append(loaded)
+                if len(batch) == size:
+                    run()
         if batch:
             run()
         return features, failures
@@ -238,7 +164,7 @@ class FeatureComputer:
             "precision": options.precision,
             "engine": self._engine_name(),
             "weights_source": self.backbone.weights.source,
-            "versions": {name: version(name) for name in ("torch", "timm", "openvino", "pillow", "numpy")},
+            "versions": _versions(),
         }
 
     def describe_engine(self) -> str:
@@ -257,3 +183,12 @@ class FeatureComputer:
         on_cpu = self.options.device == "cpu" or (self.options.device == "auto" and backbones.best_device() == "cpu")
         wants_torch = self.options.engine == "torch" or self.options.compiled
         return "openvino" if on_cpu and not wants_torch else "torch"
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of the libraries that features depend on; torch may have to do without openvino."""
+    found = {}
+    for name in _VERSIONED:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

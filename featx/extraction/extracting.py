@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import shutil
-import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featx.errors import ImageError, SourceError, StoreError, UsageError, WouldOverwriteError
-from featx.extraction.computing import FeatureComputer, LoadedImage, load_images, stack_pixels
+from featx.errors import ImageError, SourceError, UsageError
+from featx.extraction.computing import FeatureComputer
 from featx.extraction.image_table import holds_exactly, make_image_table
-from featx.extraction.known_rows import KnownRows, parts_folder
+from featx.extraction.known_rows import KnownRows, parts_folder, remove_segments, state_on_disk
+from featx.extraction.loading import LoadedImage, load_images, n_images_ahead, stack_pixels
 from featx.extraction.locking import locked
+from featx.extraction.planning import missing_entries, seconds_per_image
 from featx.extraction.reports import ExtractionPlan, ExtractionProgress, ExtractionReport
+from featx.extraction.safeguards import check_free_space, refuse_dropping_rows
 from featx.extraction.segment_writer import SegmentWriter
-from featx.store import FeatureInfo, as_row_source, merge, open_segments
+from featx.store import FeatureInfo, merge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
-    from featx.images import ImageEntry, ImageListing
+    from featx.images import ImageListing
     from featx.store import FeatureStore, ImageTable
 
 DTYPES = ("float32", "float16")
-_N_TIMED = 64  # images that a plan computes to estimate the time
 
 
 class BadImageError(ImageError):
@@ -75,16 +76,8 @@ class Extraction:
         self.out = Path(self.out)
         if self.out.is_dir():
             raise UsageError(f"--out {self.out} is a folder; give the name of a file, such as features.h5")
-        self._known = KnownRows.find(self.out, self.computer.fingerprint(), overwrite=self.overwrite)
-        if self._known.store:
-            self.aliases = {**self._known.store.aliases, **self.aliases}
-        self._add_stored_taps()
-        self.infos = self._describe_features()
-        self._known.index(list(self.infos))
-        self._digests: list[bytes] = []
-        self._failures: dict[int, str] = {}
-        self._n_computed = 0
-        self._writer: SegmentWriter | None = None
+        self._look()
+        self._begin()
 
     @property
     def n_known(self) -> int:
@@ -97,29 +90,9 @@ class Extraction:
 
     def plan(self) -> ExtractionPlan:
         """Return what `run` would do; times a few images of the source, and writes nothing."""
-        missing = self._missing_entries()
-        seconds = self._timed(missing[:: max(1, len(missing) // _N_TIMED)][:_N_TIMED]) if missing else 0.0
-        return ExtractionPlan(len(self.listing), len(missing), seconds * len(missing) / 60)
-
-    def _missing_entries(self) -> list[ImageEntry]:
-        if not self._known.sources:
-            return list(self.listing.entries)
-        missing = []
-        for entry in self.listing.entries:
-            try:
-                known = self._known.is_complete(entry.read().digest)
-            except ImageError:
-                known = False
-            if not known:
-                missing.append(entry)
-        return missing
-
-    def _timed(self, sample: Sequence[ImageEntry]) -> float:
-        """Return the seconds that one image takes, the network's start left out."""
-        self.computer.features_of(sample)
-        started = time.perf_counter()
-        self.computer.features_of(sample)
-        return (time.perf_counter() - started) / len(sample)
+        missing = missing_entries(self.listing.entries, self._known)
+        minutes = seconds_per_image(missing, self.computer) * len(missing) / 60
+        return ExtractionPlan(len(self.listing), len(missing), minutes)
 
     def run(self) -> ExtractionReport:
         """Compute what is missing, write the store, and say what was done.
@@ -133,22 +106,51 @@ class Extraction:
         StoreError
             The disk is full or cannot be written; finished segments are kept.
         WouldOverwriteError
-            Rows of another source would leave the store, or another run is writing it.
+            Rows would leave the store although their images are there, or another run is writing it.
         """
-        self._refuse_foreign_rows()
         folder = parts_folder(self.out)
         with locked(folder):
-            self._check_disk(folder)
+            if self._known.state != state_on_disk(self.out):
+                self._look()  # another run has been here since
+            self._begin()
             try:
-                self._compute()
+                self._check(folder)
+                report = self._compute_and_merge()
             finally:
-                self._close_writer()
-            report = self._finish()
-        shutil.rmtree(folder, ignore_errors=True)
+                self._known.close()
+            remove_segments(folder)
         return report
 
+    def _look(self) -> None:
+        """Find what is there already; features of the store stay, so new images need them too."""
+        self._known = KnownRows.find(self.out, self.computer.fingerprint(), overwrite=self.overwrite)
+        if self._known.store:
+            self.aliases = {**self._known.store.aliases, **self.aliases}
+        self._add_stored_taps()
+        self.infos = self._describe_features()
+        self._known.index(self.infos)
+
+    def _begin(self) -> None:
+        self._digests: list[bytes] = []
+        self._failures: dict[int, str] = {}
+        self._n_computed = 0
+        self._writer: SegmentWriter | None = None
+
+    def _check(self, folder: Path) -> None:
+        if self._known.store:
+            refuse_dropping_rows(self._known.store, self.listing, self.out)
+        n_rows = len(self.listing)
+        check_free_space(folder, self.infos.values(), n_new=max(n_rows - self.n_known, 0), n_rows=n_rows)
+
+    def _compute_and_merge(self) -> ExtractionReport:
+        self._known.remove_stale()
+        try:
+            self._compute()
+        finally:
+            self._close_writer()
+        return self._finish()
+
     def _add_stored_taps(self) -> None:
-        """Take in the features that the store has already: new images need them too."""
         present = {tap.key for tap in self.computer.taps}
         stored = [key for key in self._known.infos if key not in present]
         if stored:
@@ -165,55 +167,31 @@ class Extraction:
             described[tap.key] = stored.get(tap.key, new)
         return described
 
-    def _refuse_foreign_rows(self) -> None:
-        """Refuse to drop rows because the source is another one; rows whose files are gone may leave."""
-        store = self._known.store
-        if store is None or store.source == self.listing.source:
-            return
-        leaving = len(set(store.paths.tolist()) - {entry.path for entry in self.listing.entries})
-        if leaving:
-            raise WouldOverwriteError(
-                f"{self.out} holds features of {store.source}, and {leaving} of its {store.rows} rows are not in"
-                f" {self.listing.source}; choose another --out, or give --overwrite to replace them"
-            )
-
-    def _check_disk(self, folder: Path) -> None:
-        """Refuse at the start what would fill the disk hours later."""
-        row_bytes = sum(info.width * np.dtype(info.dtype).itemsize for info in self.infos.values()) + 256
-        n_new = max(len(self.listing.entries) - self._known.count(), 0)
-        # Segments, and beside them the merged store.
-        needed = n_new * row_bytes + len(self.listing.entries) * row_bytes
-        free = shutil.disk_usage(folder).free
-        if needed > free:
-            raise StoreError(
-                f"{self.out} needs about {needed / 1e6:.0f} MB while it is written, and {free / 1e6:.0f} MB are free;"
-                " free some space, choose fewer layers, or give --dtype float16"
-            )
-
     def _compute(self) -> None:
-        entries = self.listing.entries
-        computer = self.computer
+        entries, computer = self.listing.entries, self.computer
         waiting: dict[tuple[str, ...], list[LoadedImage]] = {}
         batch_size = min(computer.batch_size, max(len(entries), 1))
+        n_threads = computer.options.n_threads
         loading = load_images(
             entries,
             computer.backbone.transform,
             is_known=self._known.is_complete,
-            n_threads=computer.options.n_threads,
-            n_ahead=3 * batch_size,
+            n_threads=n_threads,
+            n_ahead=n_images_ahead(batch_size, n_threads, computer.backbone.transform),
         )
-        for loaded in loading:
-            self._digests.append(loaded.digest)
-            if loaded.reason:
-                self._note_failure(loaded)
-            elif not self._known.is_complete(loaded.digest):
-                keys = self._known.missing(loaded.digest)
-                self._known.mark(loaded.digest)  # a second image of the same bytes needs no computing
-                waiting.setdefault(keys, []).append(loaded)
-                if len(waiting[keys]) == batch_size:
-                    self._run_batch(keys, waiting.pop(keys), batch_size)
-            if self.progress:
-                self.progress(ExtractionProgress(loaded.index + 1, len(entries), self._n_computed))
+        with closing(loading):
+            for loaded in loading:
+                self._digests.append(loaded.digest)
+                if loaded.reason:
+                    self._note_failure(loaded)
+                elif not self._known.is_complete(loaded.digest):
+                    keys = self._known.missing(loaded.digest)
+                    self._known.mark(loaded.digest)  # a second image of the same bytes needs no computing
+                    waiting.setdefault(keys, []).append(loaded)
+                    if len(waiting[keys]) == batch_size:
+                        self._run_batch(keys, waiting.pop(keys), batch_size)
+                if self.progress:
+                    self.progress(ExtractionProgress(loaded.index + 1, len(entries), self._n_computed))
         for keys, batch in waiting.items():
             self._run_batch(keys, batch, batch_size)
 
@@ -270,10 +248,10 @@ class Extraction:
         return holds_exactly(store, table, self.infos, failures, self.listing.source, self.aliases)
 
     def _merge(self, table: ImageTable, failures: tuple[tuple[str, str], ...]) -> None:
-        before = self._known.store
-        fingerprint = self.computer.fingerprint() if self._n_computed or before is None else before.fingerprint
-        sources = [as_row_source(before)] if before else []
-        sources += open_segments(parts_folder(self.out))
+        # Where nothing was computed, those who computed the rows know best what they ran.
+        fingerprint = self.computer.fingerprint() if self._n_computed else self._known.sources[0].fingerprint
+        sources = self._known.sources_now(self.infos)
+        self._known.close()  # the file is about to be replaced
         merge(
             self.out,
             table,
@@ -284,5 +262,3 @@ class Extraction:
             aliases=dict(self.aliases),
             failures=failures,
         )
-        if before is not None:
-            before.close()

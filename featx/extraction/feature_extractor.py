@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +13,12 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from featx import backbones
 from featx.errors import ImageError, UsageError
 from featx.extraction.computing import ComputeOptions, FeatureComputer
-from featx.extraction.extracting import Extraction
-from featx.extraction.memory_entries import CachedEntry, memory_entry
-from featx.images import ImageEntry, ImageListing, escape_path
-from featx.store import FeatureStore
+from featx.extraction.feature_cache import cached_features
+from featx.extraction.memory_entries import MemoryEntry, memory_entry
+from featx.images import ImageEntry, escape_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from sklearn.utils import Tags
     from torch import nn
@@ -47,7 +46,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         Images a run, and threads that decode.
     cache : str or path, optional
         An HDF5 store in which features are kept by the content of the images, so that a grid search computes each
-        image once.
+        image once; processes that share it wait for each other.
     on_error : {"raise", "nan"}, default="raise"
         What to do with images that cannot be read: raise an `ImageError` that names them, or give rows of NaN.
 
@@ -117,7 +116,8 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : iterable of str, path, PIL.Image or ndarray
-            Paths of image files, or pictures; arrays are uint8 (height, width, 3).
+            Paths of image files, or pictures; arrays are uint8 (height, width, 3). What `PIL.Image.open` gave is
+            turned as its file says, other pictures are taken as they are.
 
         Returns
         -------
@@ -127,19 +127,23 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         ------
         ImageError
             Images cannot be read, and `on_error` is ``"raise"``; names them.
+        UsageError
+            `X` is a single image, or no sequence of images.
         """
         self.fit()
-        entries = [self._entry(value) for value in _as_list(X)]
+        values = _as_list(X)
+        entries = [_entry(value, place) for place, value in enumerate(values)]
         computer = self._open()
+        if not entries:
+            return np.empty((0, self.n_features_out_), np.float32)
         if self.cache is None:
             features, failures = computer.features_of(entries)
-            columns = [features[tap.key] for tap in computer.taps]
         else:
-            columns, failures = self._through_cache(entries, computer)
+            features, failures = cached_features(Path(os.fsdecode(self.cache)), entries, computer)
         if failures and self.on_error == "raise":
-            named = "; ".join(f"{entries[index].path}: {reason}" for index, reason in list(failures.items())[:5])
+            named = "; ".join(f"{entries[place].path}: {reason}" for place, reason in list(failures.items())[:5])
             raise ImageError(f"{len(failures)} of {len(entries)} images cannot be read ({named}); give on_error='nan'")
-        return np.concatenate(columns, axis=1) if entries else np.empty((0, self.n_features_out_), np.float32)
+        return np.concatenate([features[tap.key] for tap in computer.taps], axis=1)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:  # noqa: ARG002
         """Return names such as ``penultimate@avg_0``, as an array of n_features_out_ objects."""
@@ -162,65 +166,40 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         return {name: value for name, value in state.items() if not name.startswith("_opened")}
 
     def _open(self) -> FeatureComputer:
-        """Return the open network, opened anew whenever a parameter has changed since."""
-        parameters = self.get_params(deep=False)
+        """Return the open network, opened anew whenever a parameter that it depends on has changed since."""
+        parameters = {
+            name: value for name, value in self.get_params(deep=False).items() if name not in ("cache", "on_error")
+        }
         if getattr(self, "_opened_with", None) != parameters:
-            backbone = backbones.open_backbone(self.model, weights=self.weights, transform=self.transform_spec)
+            # Opening freezes a module and running hooks it, and a parameter is the user's.
+            model = self.model if isinstance(self.model, str) else copy.deepcopy(self.model)
+            backbone = backbones.open_backbone(model, weights=self.weights, transform=self.transform_spec)
             taps = backbone.select(self.layer, self.pool).taps
             options = ComputeOptions(self.engine, self.device, self.precision, self.batch_size, self.workers)
             self._opened = FeatureComputer(backbone, taps, options)
             self._opened_with = parameters
         return self._opened
 
-    def _entry(self, value: Any) -> Any:
-        if not isinstance(value, (str, os.PathLike)):
-            return memory_entry(value)
-        location = os.path.abspath(os.fspath(value))
-        return ImageEntry(escape_path(os.fspath(value)), location=location)
-
-    def _through_cache(
-        self, entries: Sequence[Any], computer: FeatureComputer
-    ) -> tuple[list[np.ndarray], dict[int, str]]:
-        """Return the features of images from the cache, after adding to it what it lacks."""
-        path = Path(os.fspath(self.cache))  # type: ignore[arg-type]
-        keys = [tap.key for tap in computer.taps]
-        new = {entry.path: entry for entry in (_with_absolute_path(entry) for entry in entries)}
-        entries_of_cache: tuple[Any, ...] = (*_cached_entries(path, new), *new.values())
-        listing = ImageListing(source="featx cache", entries=entries_of_cache)
-        # The computer is copied: an extraction takes in the features that the store has already.
-        report = Extraction(listing, replace(computer), path).run() if new else None
-        reasons = dict(report.failures) if report else {}
-        store = FeatureStore(path)
-        row_of = {name: row for row, name in enumerate(store.paths.tolist())}
-        rows = [row_of.get(_with_absolute_path(entry).path, -1) for entry in entries]
-        failures = {
-            index: reasons.get(_with_absolute_path(entry).path, "not in the cache")
-            for index, (entry, row) in enumerate(zip(entries, rows, strict=True))
-            if row < 0
-        }
-        columns = [np.asarray(store[key][np.maximum(rows, 0)], np.float32) for key in keys]
-        for column in columns:
-            column[[index for index, row in enumerate(rows) if row < 0]] = np.nan
-        store.close()
-        return columns, failures
-
 
 def _as_list(X: Any) -> list[Any]:
+    """Return the images one by one: arrays of pictures by their first axis, columns of paths as lists."""
     if isinstance(X, (str, bytes, os.PathLike)):
         raise UsageError(
             f"transform takes a sequence of images, not the single {X!r}; give [path], or list_images(folder)"
         )
-    return np.asarray(X, dtype=object).ravel().tolist() if hasattr(X, "dtype") and X.dtype != np.uint8 else list(X)
+    if not hasattr(X, "shape") or getattr(X, "dtype", None) == np.uint8:
+        return list(X)
+    column = np.asarray(X, dtype=object)
+    if column.ndim != 1 and column.shape[1:] != (1,):
+        raise UsageError(
+            f"transform takes one image a row, not a table of shape {column.shape}; give one column of paths, or"
+            " pictures as uint8 (n, height, width, 3)"
+        )
+    return column.ravel().tolist()
 
 
-def _with_absolute_path(entry: Any) -> Any:
-    return replace(entry, path=escape_path(entry.location)) if isinstance(entry, ImageEntry) else entry
-
-
-def _cached_entries(path: Path, new: dict[str, Any]) -> list[CachedEntry]:
-    """Return the rows of a cache that are not asked for now, so that they stay."""
-    if not path.exists():
-        return []
-    with FeatureStore(path) as store:
-        pairs = zip(store.paths.tolist(), store.digests, strict=True)
-        return [CachedEntry(name, bytes(digest)) for name, digest in pairs if name not in new]
+def _entry(value: Any, place: int) -> ImageEntry | MemoryEntry:
+    if not isinstance(value, (str, os.PathLike)):
+        return memory_entry(value, place)
+    path = os.fsdecode(value)
+    return ImageEntry(escape_path(path), location=os.path.abspath(path))

@@ -50,7 +50,7 @@ def holds_exactly(
     """Return whether a store holds just these rows, features, failures and aliases, so that nothing need be written."""
     return bool(
         store.source == source
-        and list(store.infos) == list(infos)
+        and set(store.infos) == set(infos)
         and store.paths.tolist() == list(table.paths)
         and list(store.label_names) == list(table.label_names)
         and np.array_equal(store.digests, table.digests)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from featx.errors import FingerprintMismatchError, WouldOverwriteError
 from featx.store import FeatureStore, as_row_source, check_same, open_segments
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from featx.store import FeatureInfo, RowSource
@@ -21,59 +21,84 @@ def parts_folder(out: Path) -> Path:
     return out.with_name(f"{out.name}.parts")
 
 
+def remove_segments(folder: Path) -> None:
+    """Remove all segments of a folder, and nothing else that may lie there."""
+    for path in list(folder.glob("*.h5*")):
+        path.unlink(missing_ok=True)
+
+
+def state_on_disk(out: Path) -> tuple[Any, ...]:
+    """Return something that is equal only as long as nobody has written the store or its segments."""
+    written: list[Any] = []
+    with suppress(OSError):
+        status = out.stat()
+        written += [status.st_ino, status.st_size, status.st_mtime_ns]
+    return (*written, *sorted(path.name for path in parts_folder(out).glob("*.h5")))
+
+
 @dataclass
 class KnownRows:
     """Which features of which images are there, by digest.
 
     Parameters
     ----------
+    out : Path
+        The output path.
     store : FeatureStore or None
-        The store at the output path.
+        The store there, if it is to be continued.
     sources : list of RowSource
         Where rows can be copied from, the store first.
+    stale : list of Path
+        Segments made in another way, which `remove_stale` removes.
+    state : tuple
+        `state_on_disk` before anything was read.
     """
 
+    out: Path
     store: FeatureStore | None
     sources: list[RowSource]
+    stale: list[Path]
+    state: tuple[Any, ...]
     _keys: tuple[str, ...] = ()
     # digest -> bit i set where the i-th key is there
     _have: dict[bytes, int] = field(default_factory=dict)
 
     @classmethod
     def find(cls, out: Path, fingerprint: Mapping[str, Any], *, overwrite: bool) -> KnownRows:
-        """Return what is there already; what was made in another way is refused, or dropped with `overwrite`.
+        """Return what is there already; what was made in another way is refused, or left out with `overwrite`.
 
         Raises
         ------
         WouldOverwriteError
             The store or the segments have another fingerprint, and `overwrite` is not set.
         """
+        state = state_on_disk(out)
         store = None
         if out.exists() and not overwrite:
             store = FeatureStore(out)
             _check(fingerprint, store.fingerprint, f"the store {out}")
-        folder = parts_folder(out)
-        segments = open_segments(folder) if folder.is_dir() else []
-        for segment in segments:
+        sources = [as_row_source(store)] if store else []
+        stale = []
+        for segment in open_segments(parts_folder(out)):
             try:
-                _check(fingerprint, segment.fingerprint, f"the unfinished work in {folder}")
+                _check(fingerprint, segment.fingerprint, f"the unfinished work in {parts_folder(out)}")
+                sources.append(segment)
             except WouldOverwriteError:
                 if not overwrite:
                     raise
-                shutil.rmtree(folder)
-                segments = []
-                break
-        return cls(store, ([as_row_source(store)] if store else []) + segments)
+                stale.append(segment.path)
+        return cls(out, store, sources, stale, state)
 
     @property
     def infos(self) -> dict[str, FeatureInfo]:
         """Features of the store at the output path, which stay."""
         return dict(self.store.infos) if self.store else {}
 
-    def index(self, keys: Sequence[str]) -> None:
+    def index(self, infos: Mapping[str, FeatureInfo]) -> None:
         """Look up, for every known image, which of these features are there."""
-        self._keys = tuple(keys)
+        self._keys = tuple(infos)
         self._have = {}
+        self.sources = [source for source in self.sources if not _is_coarser(source, infos)]
         for source in self.sources:
             mask = sum(1 << bit for bit, key in enumerate(self._keys) if key in source.infos)
             for digest in map(bytes, source.digests):
@@ -95,6 +120,28 @@ class KnownRows:
     def count(self) -> int:
         """Return how many images need nothing."""
         return sum(self.is_complete(digest) for digest in self._have)
+
+    def sources_now(self, infos: Mapping[str, FeatureInfo]) -> list[RowSource]:
+        """Return where rows can be copied from, the segments written since `find` included."""
+        stored = [as_row_source(self.store)] if self.store else []
+        return stored + [source for source in open_segments(parts_folder(self.out)) if not _is_coarser(source, infos)]
+
+    def remove_stale(self) -> None:
+        """Remove the segments that were made in another way."""
+        for path in self.stale:
+            path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close the store."""
+        if self.store:
+            self.store.close()
+
+
+def _is_coarser(source: RowSource, infos: Mapping[str, FeatureInfo]) -> bool:
+    """Return whether a source has rounded numbers of what is to be kept in full."""
+    return any(
+        source.infos[key].dtype == "float16" for key in infos if key in source.infos and infos[key].dtype == "float32"
+    )
 
 
 def _check(expected: Mapping[str, Any], found: Mapping[str, Any], what: str) -> None:

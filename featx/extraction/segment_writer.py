@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 import time
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from featx.extraction.computing import LoadedImage
+    from featx.extraction.loading import LoadedImage
     from featx.store import FeatureInfo
 
-_SEGMENT_BYTES = 48 * 2**20
+_SEGMENT_BYTES = 16 * 2**20  # five times that may be in memory: open, waiting, and twice being written
 _SEGMENT_SECONDS = 15.0
 _N_WAITING = 2  # finished segments that may wait for the disk
 
@@ -63,7 +64,7 @@ class SegmentWriter:
         segment = self._open.setdefault(keys, _OpenSegment())
         segment.add(paths, rows, features)
         is_old = time.monotonic() - segment.started > _SEGMENT_SECONDS
-        if is_old or segment.n_bytes >= _SEGMENT_BYTES or len(segment.rows) >= self._max_rows:
+        if is_old or segment.n_bytes >= _SEGMENT_BYTES or segment.n_rows >= self._max_rows:
             self._hand_over(keys)
 
     def close(self) -> None:
@@ -77,7 +78,8 @@ class SegmentWriter:
         self._raise_error()
 
     def _hand_over(self, keys: tuple[str, ...]) -> None:
-        self._put((keys, self._open.pop(keys)))
+        self._put((keys, self._open[keys]))
+        del self._open[keys]
 
     def _put(self, item: tuple[tuple[str, ...], _OpenSegment] | None) -> None:
         """Queue an item; a dead thread must not be waited for."""
@@ -111,22 +113,21 @@ class _OpenSegment:
 
     def __init__(self) -> None:
         self.started = time.monotonic()
-        self.n_bytes = 0
-        self.paths: list[str] = []
-        self.rows: list[tuple[bytes, bytes, tuple[int, int]]] = []
-        self._features: list[Sequence[np.ndarray]] = []
+        self.n_bytes = self.n_rows = 0
+        self._batches: list[tuple[Sequence[str], list[tuple[bytes, bytes, tuple[int, int]]], Sequence[np.ndarray]]] = []
 
     def add(self, paths: Sequence[str], rows: Sequence[LoadedImage], features: Sequence[np.ndarray]) -> None:
-        self.paths.extend(paths)
-        self.rows.extend((row.digest, row.phash, row.size) for row in rows)
-        self._features.append(features)
+        # One append, so that an interrupt leaves all columns of a batch or none; pixels are not kept.
+        self._batches.append((paths, [(row.digest, row.phash, row.size) for row in rows], features))
         self.n_bytes += sum(array.nbytes for array in features)
+        self.n_rows += len(rows)
 
     def block(self, keys: Sequence[str]) -> RowBlock:
-        digests, phashes, sizes = zip(*self.rows, strict=True)
-        columns = [np.concatenate(parts) for parts in zip(*self._features, strict=True)]
+        paths, rows, features = zip(*self._batches, strict=True)
+        digests, phashes, sizes = zip(*itertools.chain.from_iterable(rows), strict=True)
+        columns = [np.concatenate(parts) for parts in zip(*features, strict=True)]
         return RowBlock(
-            paths=self.paths,
+            paths=list(itertools.chain.from_iterable(paths)),
             digests=np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16),
             phashes=np.frombuffer(b"".join(phashes), np.uint8).reshape(-1, 8),
             sizes=np.array(sizes, np.int32).reshape(-1, 2),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import os
 import secrets
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from featx.store import FeatureStore
 
+FORMATS = (".npy", ".csv", ".parquet", ".pt")
 _BLOCK = 4096  # rows in memory at a time
 
 
@@ -43,22 +45,34 @@ def export_features(store: FeatureStore, out: Path, layer: str | None = None, *,
     WouldOverwriteError
         A file is there, and `overwrite` is not set.
     """
-    writers: dict[str, Callable[[FeatureStore, str, Path], None]] = {
-        ".npy": _write_npy,
-        ".csv": _write_csv,
-        ".parquet": _write_parquet,
-        ".pt": _write_pt,
-    }
-    if out.suffix not in writers:
-        raise UsageError(f"{out} ends in {out.suffix or 'nothing'}; allowed: {', '.join(writers)}")
+    writers: dict[str, Callable[[FeatureStore, str, Path], None]] = dict(
+        zip(FORMATS, (_write_npy, _write_csv, _write_parquet, _write_pt), strict=True)
+    )
+    suffix = check_format(out)
     key = store.resolve(layer)
-    for path in [out, _rows_file(out)] if out.suffix == ".npy" else [out]:
+    for path in [out, _rows_file(out)] if suffix == ".npy" else [out]:
         if path.exists() and not overwrite:
             raise WouldOverwriteError(f"{path} is already there; choose another --out, or give --overwrite")
-    _in_one_step(out, lambda draft: writers[out.suffix](store, key, draft))
-    if out.suffix == ".npy":
+    _in_one_step(out, lambda draft: writers[suffix](store, key, draft))
+    if suffix == ".npy":
         _in_one_step(_rows_file(out), lambda draft: _write_rows(draft, ["path", "label", "split"], _rows(store)))
     return key
+
+
+def check_format(out: Path) -> str:
+    """Return the extension of a file, in lower case, if it is one that features can be written as.
+
+    Raises
+    ------
+    UsageError
+        It is not, or pyarrow is missing for parquet.
+    """
+    suffix = out.suffix.lower()
+    if suffix not in FORMATS:
+        raise UsageError(f"{out} ends in {out.suffix or 'nothing'}; allowed: {', '.join(FORMATS)}")
+    if suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise UsageError("parquet needs pyarrow, which is not installed; pip install pyarrow, or export .csv")
+    return suffix
 
 
 def _rows_file(out: Path) -> Path:
@@ -73,7 +87,7 @@ def _in_one_step(out: Path, write: Callable[[Path], None]) -> None:
         os.replace(draft, out)
     except OSError as error:
         raise StoreError(
-            f"{out} cannot be written: {error.strerror or error}; free some space or choose another"
+            f"{out} cannot be written: {error.strerror or error}; check its folder and the space left"
         ) from error
     finally:
         draft.unlink(missing_ok=True)
@@ -115,13 +129,9 @@ def _write_csv(store: FeatureStore, key: str, out: Path) -> None:
 
 
 def _write_parquet(store: FeatureStore, key: str, out: Path) -> None:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise UsageError(
-            "parquet needs pyarrow, which is not installed; pip install pyarrow, or export .csv"
-        ) from error
+    import pyarrow
+    import pyarrow.parquet
+
     described = _rows(store)
     writer = None
     try:

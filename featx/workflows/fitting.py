@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from featx.extraction import FeatureSpec
 from featx.heads import Evaluation, FittedHead, RowSplit, evaluate_head, fit_head, split_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from featx.store import FeatureStore
 
 
@@ -122,9 +124,11 @@ def fit_classifier(store: FeatureStore, layer: str | None = None, settings: FitS
             f"none of the {store.rows} rows of {store.path} has a label; put the images of each class in a folder of"
             " its own, or give extract a CSV with a label column, and run extract again"
         )
+    _refuse_one_class(store, labels)
     split = split_rows(labels, store.splits, groups=store.groups, held_out=settings.held_out, seed=settings.seed)
     features = np.asarray(store[spec.key], np.float32)
     fitted = _fit(features, labels, split.train, store.groups, settings)
+    fitted = replace(fitted, notes=(*fitted.notes, *_unlearned_notes(store.label_names, labels, split)))
     evaluation = evaluate_head(
         fitted.pipeline,
         features[split.held_out],
@@ -139,6 +143,24 @@ def fit_classifier(store: FeatureStore, layer: str | None = None, settings: FitS
     card = _card(store, settings, fitted, evaluation, split, saved.n_rows)
     bundle = Bundle(spec, saved.pipeline, tuple(store.label_names), card)
     return FitResult(bundle, fitted, evaluation, int((labels < 0).sum()), time.perf_counter() - started)
+
+
+def _refuse_one_class(store: FeatureStore, labels: np.ndarray) -> None:
+    present = np.unique(labels[labels >= 0])
+    if len(present) == 1:
+        raise HeadError(
+            f"all labelled rows of {store.path} are of the class {store.label_names[present[0]]!r}; a classifier needs"
+            " two classes or more: add images of another, and run extract again"
+        )
+
+
+def _unlearned_notes(names: Sequence[str], labels: np.ndarray, split: RowSplit) -> list[str]:
+    """Return a note on classes that are scored on but were never learned, and so are always wrong."""
+    unlearned = np.setdiff1d(labels[split.held_out], labels[split.train])
+    if not len(unlearned):
+        return []
+    listed = ", ".join(names[label] for label in unlearned)
+    return [f"no training rows of {listed}: every one of them counts as an error"]
 
 
 def network_weights(spec: FeatureSpec) -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from featx.errors import UsageError
-from featx.images import escape_path, list_images
+from featx.images import escape_path, image_extensions, list_images
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,13 +38,18 @@ def named_images(arguments: Sequence[str]) -> list[ImageEntry]:
             # One missing file among many must not stop the others: it fails when it is read.
             entries += list_images([argument]).entries
             continue
-        listing = list_images(argument)
-        folder = argument if os.path.isdir(argument) else os.path.dirname(argument)
-        for entry in listing.entries:
-            shown = (
-                entry.path
-                if os.path.isabs(entry.path) or argument == "-"
-                else os.path.join(escape_path(folder), entry.path)
-            )
-            entries.append(replace(entry, path=shown))
+        folder = escape_path(_folder_of_paths(argument))
+        # An absolute path stays as it is: that is how join treats it.
+        entries += [replace(entry, path=os.path.join(folder, entry.path)) for entry in list_images(argument).entries]
     return entries
+
+
+def _folder_of_paths(argument: str) -> str:
+    """Return the folder, seen from here, that the paths in the listing of an argument count from."""
+    if argument == "-":
+        return ""
+    if os.path.isdir(argument):
+        return argument
+    suffix = os.path.splitext(argument)[1].lower()
+    # The paths in a CSV count from its own folder; those in a list of paths from the working folder.
+    return os.path.dirname(argument) if suffix == ".csv" or suffix in image_extensions() else ""

@@ -10,9 +10,10 @@ import numpy as np
 from featx import backbones
 from featx.errors import BackboneError
 from featx.extraction import ComputeOptions, FeatureComputer
+from featx.workflows.moved_weights import moved_weights_explained
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from featx.backbones import Backbone
     from featx.bundle import Bundle
@@ -62,9 +63,17 @@ def predict_images(
         A file of weights, where the one used for fitting has moved.
     n_best : int
         Classes an image.
+
+    Raises
+    ------
+    WeightsNotFoundError
+        The network's weights are in none of the places where they could be.
+    FingerprintMismatchError
+        The network that can be opened here is not the one that the classifier was fitted on.
     """
-    computer = bundle.open_features(options, weights=weights)
-    yield from _ranked(computer, entries, lambda features: bundle.predict_proba(features), bundle.class_names, n_best)
+    with moved_weights_explained(bundle.spec, weights, ", or fit again with --embed-weights"):
+        computer = bundle.open_features(options, weights=weights)
+    yield from _ranked(computer, entries, bundle.predict_proba, bundle.class_names, n_best)
 
 
 def name_images(
@@ -95,7 +104,14 @@ def name_images(
     yield from _ranked(FeatureComputer(backbone, taps, options or ComputeOptions()), entries, _softmax, names, n_best)
 
 
-def _ranked(computer: FeatureComputer, entries: Sequence[ImageEntry], score, names, n_best) -> Iterator[Prediction]:  # type: ignore[no-untyped-def]
+def _ranked(
+    computer: FeatureComputer,
+    entries: Sequence[ImageEntry],
+    score: Callable[[np.ndarray], np.ndarray],
+    names: Sequence[str],
+    n_best: int,
+) -> Iterator[Prediction]:
+    """Yield a prediction an image; `score` turns (n, width) features into (n, classes) probabilities."""
     (tap,) = computer.taps
     for start in range(0, len(entries), _BLOCK):
         block = entries[start : start + _BLOCK]

@@ -7,10 +7,12 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from featx.bundle import read_spec
 from featx.errors import ImageError, StoreError
 from featx.extraction import ComputeOptions, FeatureSpec
-from featx.images import ImageEntry, unescape_path
+from featx.images import ImageEntry, image_extensions, unescape_path
 from featx.retrieval import ImageIndex
+from featx.workflows.moved_weights import moved_weights_explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -112,8 +114,14 @@ def query_images(
     ------
     StoreError
         The index was made from plain vectors and does not say how images become features.
+    WeightsNotFoundError
+        The network's weights are in none of the places where they could be.
+    FingerprintMismatchError
+        The network that can be opened here is not the one that the index was made with.
     """
-    computer = index_spec(index).open(options, weights=weights)
+    spec = index_spec(index)
+    with moved_weights_explained(spec, weights):
+        computer = spec.open(options, weights=weights)
     (tap,) = computer.taps
     for start in range(0, len(entries), _BLOCK):
         block = entries[start : start + _BLOCK]
@@ -129,11 +137,17 @@ def query_images(
 
 
 def index_spec(index: ImageIndex) -> FeatureSpec:
-    """Return which features an index was built on."""
+    """Return which features an index was built on.
+
+    Raises
+    ------
+    StoreError
+        It does not say.
+    """
     values = index.metadata.get("features")
     if values is None:
         raise StoreError("this index does not say which features it holds; build it with featx index")
-    return FeatureSpec.from_json(values)
+    return read_spec(values, "the index")
 
 
 def _hits(found: Any, row: int) -> tuple[Hit, ...]:
@@ -142,12 +156,23 @@ def _hits(found: Any, row: int) -> tuple[Hit, ...]:
 
 
 def original_location(source: str, path: str) -> str:
-    """Return where the original of a stored path lies: inside the source folder, beside a list, or as it says."""
+    """Return where the original of a stored path lies.
+
+    Paths count from a source folder; from the folder of a CSV or of a single picture; and from the working folder
+    where a list or standard input named them.
+
+    Parameters
+    ----------
+    source, path : str
+        As the store has them.
+    """
     path, source = unescape_path(path), unescape_path(source)
     if os.path.isabs(path):
         return path
-    folder = source if os.path.isdir(source) else os.path.dirname(source) if source.endswith(".csv") else "."
-    return os.path.join(folder, path)
+    if os.path.isdir(source):
+        return os.path.join(source, path)
+    beside_source = os.path.splitext(source)[1].lower() in {".csv", *image_extensions()}
+    return os.path.join(os.path.dirname(source), path) if beside_source else path
 
 
 def _thumbnails(store: FeatureStore, size: int) -> list[bytes]:

@@ -1,0 +1,58 @@
+"""Where a result goes: looked at before the work, so that hours are not spent on what cannot be saved."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from featx.errors import UsageError, WouldOverwriteError
+
+
+def check_output(out: str, made_from: str, *, overwrite: bool) -> Path:
+    """Return the path of a result that can be written; folders that it lies in need not exist yet.
+
+    Parameters
+    ----------
+    out : str
+        Where the result goes.
+    made_from : str
+        The file that it is made from, which is never replaced.
+    overwrite : bool
+        Replace what is there.
+
+    Raises
+    ------
+    UsageError
+        It is a folder, or its folder cannot be written or made.
+    WouldOverwriteError
+        It is there already, and `overwrite` is not set, or it is what the result is made from.
+    """
+    path = Path(out)
+    if path.is_dir():
+        raise UsageError(f"--out {out} is a folder; give the name of a file in it")
+    if path.exists() and not overwrite:
+        raise WouldOverwriteError(f"{out} is already there; choose another --out, or give --overwrite")
+    if path.exists() and os.path.exists(made_from) and os.path.samefile(path, made_from):
+        raise WouldOverwriteError(f"--out {out} is the file that the result is made from; choose another --out")
+    nearest = next(folder for folder in path.absolute().parents if folder.exists())
+    if not nearest.is_dir():
+        raise UsageError(f"--out {out} cannot be written: {nearest} is a file, not a folder; choose another --out")
+    if not os.access(nearest, os.W_OK):
+        raise UsageError(f"--out {out} cannot be written: {nearest} is read-only for you; choose another --out")
+    return path
+
+
+def make_folder_of(path: Path) -> None:
+    """Make the folders that a result lies in, as ``featx extract`` does.
+
+    Raises
+    ------
+    UsageError
+        They cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"--out {path} cannot be written: its folder cannot be made ({error.strerror}); choose another --out"
+        ) from error

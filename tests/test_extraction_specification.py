@@ -1,0 +1,93 @@
+"""A specification asks for exactly the features of a store again, and says where others differ."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from extraction_runs import extract
+
+from featx.backbones import open_backbone
+from featx.errors import FingerprintMismatchError, RefusedError
+from featx.extraction import ComputeOptions, FeatureSpec
+from featx.images import list_images
+from featx.store import FeatureStore
+
+
+def changed(spec: FeatureSpec, **fields) -> FeatureSpec:
+    return replace(spec, fingerprint={**spec.fingerprint, **fields})
+
+
+@pytest.fixture
+def spec(fake_backbone, image_folder, tmp_path):
+    extract(fake_backbone, image_folder, tmp_path / "features.h5", "early,penultimate")
+    with FeatureStore(tmp_path / "features.h5") as store:
+        return FeatureSpec.of_store(store)
+
+
+def test_names_mean_what_they_mean_in_the_store(spec, tmp_path):
+    """Without a name the penultimate layer is taken; aliases work; key and width are the store's."""
+    assert (spec.key, spec.width) == ("penultimate@avg", 8)
+    with FeatureStore(tmp_path / "features.h5") as store:
+        early = FeatureSpec.of_store(store, "early")
+        assert (early.key, early.width) == ("stages.1@avg", 4)
+        assert early.fingerprint == store.fingerprint
+
+
+def test_each_differing_field_is_named(spec):
+    """Another transform, weights and layer are all in the message; engine and versions do not matter in f32."""
+    transform = {**spec.fingerprint["transform"], "size": [9, 9]}
+    other = replace(changed(spec, transform=transform, weights="abc"), key="stages.1@avg")
+    with pytest.raises(FingerprintMismatchError) as raised:
+        spec.check_same(other, what="the index i")
+    message = str(raised.value)
+    assert message.startswith("the index i was made in another way")
+    for field in ("transform.size: expected [8, 8], found [9, 9]", "weights:", "stages.1@avg"):
+        assert field in message
+    assert "crop_mode" not in message
+    spec.check_same(changed(spec, engine="other", versions={"torch": "1"}), what="the index i")
+
+
+def test_below_f32_the_engine_matters(spec):
+    """In bf16 features of another engine are other numbers."""
+    with pytest.raises(FingerprintMismatchError, match="engine: "):
+        changed(spec, precision="bf16").check_same(changed(spec, precision="bf16", engine="other"), what="it")
+
+
+def test_random_weights_are_refused_unless_allowed(spec):
+    """Features of untrained weights are for those who ask for them."""
+    drawn = changed(spec, weights_source="random:3")
+    with pytest.raises(RefusedError, match=r"untrained weights \(random:3\), so an index would mean nothing"):
+        drawn.refuse_random(allowed=False, what="an index")
+    drawn.refuse_random(allowed=True, what="an index")
+    spec.refuse_random(allowed=False, what="an index")
+
+
+def test_json_brings_it_back(spec):
+    """A specification survives a trip through JSON."""
+    assert FeatureSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+
+
+def test_opening_gives_the_features_of_the_store(default_backbone, image_folder, tmp_path):
+    """A network opened from a specification computes what the store holds, alone or in a batch."""
+    extract(default_backbone, image_folder, tmp_path / "features.h5", options=ComputeOptions())
+    with FeatureStore(tmp_path / "features.h5") as store:
+        computer = FeatureSpec.of_store(store).open()
+        features, failures = computer.features_of(list_images(image_folder).entries[4:7])
+        expected = store["penultimate"][4:7]
+    assert not failures
+    assert list(features) == ["penultimate@avg"]
+    np.testing.assert_allclose(features["penultimate@avg"], expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_random_weights_open_again(image_folder, tmp_path):
+    """Weights of a seed are drawn again from the seed, and another seed is noticed."""
+    backbone = open_backbone("test_efficientnet", weights="random:4")
+    extract(backbone, image_folder, tmp_path / "features.h5")
+    with FeatureStore(tmp_path / "features.h5") as store:
+        spec = FeatureSpec.of_store(store)
+    assert spec.open(ComputeOptions(engine="torch")).backbone.weights.digest == backbone.weights.digest
+    with pytest.raises(FingerprintMismatchError, match="weights: expected"):
+        spec.open(ComputeOptions(engine="torch"), weights="random:5")
