@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -293,10 +295,13 @@ def test_too_little_memory_is_an_error_that_names_the_batch_size(fake_backbone, 
         engine.run(fake_pixels())
 
 
-def test_the_batch_size_chosen_keeps_the_largest_activation_bounded(default_backbone, fake_backbone):
-    """Small networks get 32 on the CPU, larger ones fewer, and early taps of a network no fewer than late ones."""
+def test_the_batch_size_chosen_keeps_the_largest_activation_bounded(fake_backbone):
+    """Small networks get 32 on the CPU and 256 on an accelerator, larger ones fewer."""
     assert choose_batch_size(fake_backbone, fake_backbone.select("logits").taps, device="cpu") == 32
     assert choose_batch_size(fake_backbone, fake_backbone.select("logits").taps, device="cuda") == 256
-    # The largest map of the default network before blocks.1 has 112 x 112 x 96 values.
-    chosen = choose_batch_size(default_backbone, default_backbone.select("penultimate").taps, device="cpu")
-    assert chosen == int(128e6 / (4 * 112 * 112 * 96))
+    transform = replace(fake_backbone.transform, size=(2048, 2048), resize_size=(2048, 2048))
+    large = replace(fake_backbone, transform=transform)
+    largest = max(math.prod(layer.shape) for layer in large.layers.values())
+    chosen = choose_batch_size(large, large.select("logits").taps, device="cpu")
+    assert chosen == int(256e6 / (4 * max(largest, 3 * 2048 * 2048)))
+    assert 1 <= chosen < 32

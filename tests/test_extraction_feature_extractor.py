@@ -6,6 +6,7 @@ import pickle
 from dataclasses import replace
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 from extraction_runs import by_hand, count_images
@@ -180,11 +181,12 @@ def test_it_works_in_a_pipeline_and_a_grid_search(entries, tmp_path, monkeypatch
 
 
 def test_parallel_folds_share_a_cache(entries, tmp_path):
-    """Processes that use one cache at once wait for each other, and none loses what another added."""
+    """Workers that use one cache at once wait for each other, and none loses what another added."""
     pipeline = make_pipeline(make(cache=tmp_path / "cache.h5"), StandardScaler(), LogisticRegression())
     grid = {"featureextractor__layer": ["early", "penultimate"]}
-    search = GridSearchCV(pipeline, grid, cv=3, n_jobs=2, error_score="raise")
-    search.fit(paths_of(entries), [entry.label for entry in entries])
+    search = GridSearchCV(pipeline, grid, cv=3, n_jobs=3, error_score="raise")
+    with joblib.parallel_config("threading"):  # locks are held by open files, so threads stand for processes here
+        search.fit(paths_of(entries), [entry.label for entry in entries])
     assert search.best_score_ == 1.0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache.h5", "pictures"]
 

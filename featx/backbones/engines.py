@@ -133,11 +133,11 @@ def _cache_key(backbone: Backbone, taps: Sequence[Tap]) -> str | None:
 
 
 def choose_batch_size(backbone: Backbone, taps: Sequence[Tap], *, device: str = "auto") -> int:
-    """Return a batch size whose largest activation stays near 128 MB on the CPU and 1 GB on an accelerator."""
+    """Return a batch size whose largest activation stays near 256 MB on the CPU and 1 GB on an accelerator."""
     on_cpu = (best_device() if device == "auto" else device) == "cpu"
     deepest = max(tap.layer.order for tap in taps)
     largest = max(math.prod(layer.shape) for layer in backbone.layers.values() if layer.order <= deepest)
-    n_bytes, limit = (128e6, 32) if on_cpu else (1e9, 256)
+    n_bytes, limit = (256e6, 32) if on_cpu else (1e9, 256)
     fitting = int(n_bytes / (4 * max(largest, 3 * math.prod(backbone.transform.size))))
     return max(1, min(limit, fitting))
 
