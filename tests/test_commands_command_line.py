@@ -175,6 +175,21 @@ def test_output_that_does_not_fit_is_an_error():
     assert done.stderr.count("\n") == 1
 
 
+def test_names_that_the_terminal_cannot_show():
+    """A class called by letters that stdout does not have is shown escaped."""
+    done = subprocess.run(
+        [sys.executable, "-m", "featx", "info", str(ARCHIVE)],
+        env={**ENVIRONMENT, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0
+    assert "B\\xe4r" in done.stdout
+    assert "\\u732b" in done.stdout
+
+
 def test_warnings_of_the_library_are_lines_on_stderr(monkeypatch, capsys):
     """What the library logs is shown while a command runs, and logging is as before afterwards."""
     logger = logging.getLogger("featx")

@@ -251,7 +251,7 @@ def test_other_files_are_not_taken_for_stores(photos, tmp_path, capsys):
         ((*NETWORK, "--batch-size", "0"), "--batch-size 0 is not at least 1"),
         ((*NETWORK, "--workers", "-1"), "--workers -1 is not at least 1"),
         ((*NETWORK, "--limit", "0"), "give at least 1"),
-        (("--model", "test_efficientnet", "--weights", "nowhere.pth"), "'nowhere.pth': no such file"),
+        (("--model", "test_efficientnet", "--weights", "nowhere.pth"), "nowhere.pth': no such file"),
         (("--model", "test_efficientnet", "--weights", "random:x"), "such as random:0"),
     ],
 )
@@ -276,6 +276,17 @@ def test_limit_takes_an_even_sample(photos, tmp_path):
     assert run("extract", photos, "--out", tmp_path / "f.h5", "--limit", 6, *NETWORK) == 0
     with FeatureStore(tmp_path / "f.h5") as opened:
         assert np.bincount(opened.labels).tolist() == [2, 2, 2]
+
+
+def test_limit_does_not_shrink_a_store(photos, store, tmp_path, capsys):
+    """A sample over a store of everything is refused: its other rows would be lost."""
+    folder = shutil.copytree(photos, tmp_path / "photos")
+    assert run("extract", folder, "--out", store, *NETWORK) == 0  # from here on it is a store of this folder
+    before = store.read_bytes()
+    capsys.readouterr()
+    assert run("extract", folder, "--out", store, "--limit", 6, *NETWORK) == 3
+    assert "18 of them are not among the 6 images that a limit chose" in capsys.readouterr().err
+    assert store.read_bytes() == before
 
 
 def test_paths_from_standard_input(photos, tmp_path, monkeypatch, capsys):

@@ -174,6 +174,26 @@ def test_labels_and_splits_change_without_computing(fake_backbone, image_folder,
     assert_rows_by_hand(out, manifest)
 
 
+@pytest.mark.parametrize(
+    ("column", "values", "read"),
+    [
+        ("label", "ba", lambda store: [store.label_names[label] for label in store.labels]),
+        ("split", ("test", "val"), lambda store: [("train", "val", "test")[split] for split in store.splits]),
+        ("group", "yx", lambda store: ["xy"[group] for group in store.groups]),
+    ],
+)
+def test_each_column_is_followed_by_itself(fake_backbone, image_folder, out, tmp_path, column, values, read):
+    """Where nothing but one column of a list changes, the store follows."""
+    manifest = tmp_path / "list.csv"
+    names = [entry.path for entry in list_images(image_folder).entries][:2]
+    for written in (values, values[::-1]):
+        lines = [f"pictures/{name},{value}\n" for name, value in zip(names, written, strict=True)]
+        manifest.write_text(f"path,{column}\n" + "".join(lines))
+        extract(fake_backbone, manifest, out)
+        with FeatureStore(out) as store:
+            assert read(store) == list(written)
+
+
 def test_identical_files_are_computed_once(fake_backbone, image_folder, out, monkeypatch):
     """Two files of the same bytes have a row each, of one computation, whether known before or not."""
     counted = count_images(monkeypatch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -65,6 +66,7 @@ def test_waiting_runs_take_turns(tmp_path):
         for _ in range(30):
             with locked(tmp_path / "parts", waits=True):
                 inside.append(1)
+                time.sleep(0.0005)  # gives a second one the time to come in
                 most.append(len(inside))
                 inside.pop()
         done.append(1)

@@ -152,7 +152,7 @@ def _full_name(name: str, config: dict[str, Any], folder: Path | None) -> str:
 
 def _find_timm(architecture: str, config: dict[str, Any], weights: str | None, folder: Path | None) -> tuple[str, Path]:
     if weights is not None:
-        return f"file:{weights}", Path(weights)
+        return _given_file(weights)
     if folder is not None:
         names = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth")
         found = lambda: next((folder / name for name in names if (folder / name).is_file()), None)  # noqa: E731
@@ -169,6 +169,12 @@ def _find_timm(architecture: str, config: dict[str, Any], weights: str | None, f
     elif url:
         places.append((f"download:{url}", lambda: _download(url)))
     return weights_of.first_found(places, architecture)
+
+
+def _given_file(weights: str) -> tuple[str, Path]:
+    """Return label and path of a file that the user named; absolute, so that it is found from elsewhere later."""
+    path = Path(weights).absolute()
+    return f"file:{path}", path
 
 
 def _download(url: str) -> Path:
@@ -238,7 +244,7 @@ def _open_torchvision(name: str, weights: str | None) -> Backbone:
     if weights is not None and weights.startswith("random:"):
         return Backbone(full, _freeze(module), transform, WeightsInfo(weights, weights_of.weights_digest(module)))
     if weights is not None:
-        label, path = f"file:{weights}", Path(weights)
+        label, path = _given_file(weights)
     else:
         places = [
             (f"cache:{default.url.rpartition('/')[2]}", lambda: weights_of.cached_url_file(default.url)),

@@ -96,6 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         values = vars(make_parser().parse_args(arguments))
     except SystemExit as leaving:  # argparse leaves by itself after --help and after bad usage
         return int(leaving.code or 0)
+    if hasattr(sys.stdout, "reconfigure"):  # a name that a terminal cannot show is no reason to fail
+        sys.stdout.reconfigure(errors="backslashreplace")
     with _warnings_shown():
         return _run(values.pop("function"), values)
 

@@ -30,13 +30,18 @@ def refuse_dropping_rows(store: FeatureStore, listing: ImageListing, out: Path) 
     Raises
     ------
     WouldOverwriteError
-        Rows would leave because the source is another one, or although their files are still there.
+        Rows would leave because of a limit, because the source is another one, or although their files are there.
     """
     listed = {entry.path for entry in listing.entries}
     leaving = [path for path in store.paths.tolist() if path not in listed]
     if not leaving:
         return
     advice = "choose another --out, or give --overwrite to replace them"
+    if listing.n_left_out:
+        raise WouldOverwriteError(
+            f"{out} holds {store.rows} rows, and {len(leaving)} of them are not among the {len(listing)} images that a"
+            f" limit chose; leave the limit away, {advice}"
+        )
     if store.source != listing.source:
         raise WouldOverwriteError(
             f"{out} holds features of {store.source}, and {len(leaving)} of its {store.rows} rows are not in"

@@ -69,9 +69,15 @@ def _forest(seed: int, class_weight: ClassWeight) -> BaseEstimator:
 
 
 def _boosting(seed: int, class_weight: ClassWeight) -> BaseEstimator:
-    # Early stopping would hold out rows by itself; 50 rounds are few enough to do without.
+    # Early stopping would hold out rows by itself; 50 rounds are few enough to do without. Leaves of 20 rows, the
+    # default, would not split small sets at all.
     return HistGradientBoostingClassifier(
-        max_iter=50, max_leaf_nodes=8, early_stopping=False, class_weight=class_weight, random_state=seed
+        max_iter=50,
+        max_leaf_nodes=8,
+        min_samples_leaf=5,
+        early_stopping=False,
+        class_weight=class_weight,
+        random_state=seed,
     )
 
 

@@ -61,6 +61,8 @@ class ImageListing:
         In code-point order.
     n_ignored : int
         Other and hidden files and folders that were passed over.
+    n_left_out : int
+        Images of the source that a limit left out.
     """
 
     source: str
@@ -68,6 +70,7 @@ class ImageListing:
     class_names: tuple[str, ...] = ()
     n_ignored: int = 0
     group_names: tuple[str, ...] = ()
+    n_left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -109,7 +112,8 @@ class ImageListing:
         n = len(self.entries)
         if limit >= n:
             return self
-        return replace(self, entries=tuple(self.entries[step * n // limit] for step in range(limit)))
+        taken = tuple(self.entries[step * n // limit] for step in range(limit))
+        return replace(self, entries=taken, n_left_out=n - limit)
 
 
 def index_names(names: list[str | None]) -> tuple[tuple[str, ...], list[int]]:
