@@ -168,6 +168,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--weights")
     parser.add_argument("--layers", default="middle,penultimate")
     parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--cold", action="store_true", help="leave out the run that converts the network first")
     parser.add_argument("--segment-seconds", type=float, help="close segments sooner than the command would")
     return parser.parse_args()
 
@@ -193,7 +194,8 @@ def kill_and_resume(trial: Trial, reference: Path, seconds: float, arguments: ar
     while n_kills < len(aimed):
         process = trial.start()
         started = time.monotonic()
-        wait_for_the_moment(process, trial, aimed[n_kills], moments.uniform(0, seconds))
+        share_left = max(1 - len(trial.known) / n_all, 0.2)  # what is resumed takes less time
+        wait_for_the_moment(process, trial, aimed[n_kills], moments.uniform(0, seconds * share_left))
         if process.poll() is not None or trial.is_done():
             trial.check_end(finished(process), reference)
             n_rounds += 1

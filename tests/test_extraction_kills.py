@@ -16,7 +16,9 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "check_kills.py"
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
 def test_killed_and_resumed_runs_equal_an_undisturbed_one(tmp_path):
     """After two kills features, paths and labels are equal bit for bit, and no kept row is computed again."""
-    options = "--kills 2 --merge-kills 0 --images 300 --batch-size 1 --model test_efficientnet --weights random:0"
+    options = (
+        "--cold --kills 2 --merge-kills 0 --images 300 --batch-size 1 --model test_efficientnet --weights random:0"
+    )
     command = [sys.executable, str(SCRIPT), *options.split(), "--layers", "penultimate", "--segment-seconds", "0.05"]
     environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1]), "TMPDIR": str(tmp_path)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=240)

@@ -44,7 +44,7 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--refit-all", action="store_true", help="after scoring, fit again on all labelled rows")
     parser.add_argument("--embed-weights", action="store_true", help="put the network's weights into the classifier")
     parser.add_argument("--allow-random", action="store_true", help="accept features of untrained weights")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes over folds, -1: one a processor")
+    parser.add_argument("--jobs", type=int, metavar="N", help="processes over folds (default: chosen)")
     add_json_argument(parser)
 
 
@@ -64,7 +64,7 @@ def fit_and_report(
     refit_all: bool,
     embed_weights: bool,
     allow_random: bool,
-    jobs: int,
+    jobs: int | None,
     as_json: bool,
 ) -> int:
     """Fit a head, save the classifier and print how good it is."""
@@ -98,15 +98,15 @@ def fit_and_report(
     return 0
 
 
-def _check_numbers(*, cv: int, seed: int, held_out: float, jobs: int) -> None:
+def _check_numbers(*, cv: int, seed: int, held_out: float, jobs: int | None) -> None:
     if cv < 2:
         raise UsageError(f"--cv {cv} is below 2; give at least 2 folds")
     if not 0 <= seed < 2**32:
         raise UsageError(f"--seed {seed} is not from 0 to {2**32 - 1}")
     if not 0 < held_out < 1:
         raise UsageError(f"--held-out {held_out} is not between 0 and 1; give a share such as 0.2")
-    if jobs == 0:
-        raise UsageError("--jobs 0 starts no process; give 1 or more, or -1 for one a processor")
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"--jobs {jobs} starts no process; give 1 or more, or leave it out")
 
 
 def _report(result: FitResult, out: str, refit_all: bool) -> str:

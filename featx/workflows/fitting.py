@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import joblib
 import numpy as np
 
 from featx.bundle import Bundle
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from featx.store import FeatureStore
+
+
+_MANY_VALUES = 2_000_000  # numbers in the training rows; with as many, a grid takes half a minute on one processor
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,8 @@ class FitSettings:
         Fraction of rows to score on where the store has no test or val split.
     class_weight : str, optional
         ``"balanced"`` or None.
-    n_jobs : int
-        Processes over folds.
+    n_jobs : int, optional
+        Processes over folds; chosen from the amount of work when not given.
     refit_all : bool
         Fit again on all labelled rows after scoring.
     allow_random : bool
@@ -52,7 +56,7 @@ class FitSettings:
     seed: int = 0
     held_out: float = 0.2
     class_weight: str | None = None
-    n_jobs: int = 1
+    n_jobs: int | None = None
     refit_all: bool = False
     allow_random: bool = False
 
@@ -184,8 +188,13 @@ def _fit(
         seed=settings.seed,
         class_weight=settings.class_weight,
         groups=None if groups is None else groups[rows],
-        n_jobs=settings.n_jobs,
+        n_jobs=settings.n_jobs or _choose_jobs(len(rows) * features.shape[1], settings.cv),
     )
+
+
+def _choose_jobs(n_values: int, n_folds: int) -> int:
+    """Return processes over folds: starting them takes seconds, which small work does not pay back."""
+    return min(n_folds, joblib.cpu_count()) if n_values > _MANY_VALUES else 1
 
 
 def _card(
