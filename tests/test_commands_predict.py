@@ -169,7 +169,7 @@ def test_weights_that_moved_are_asked_for(gallery, tmp_path, monkeypatch, capsys
         assert run(*verb, picture, "--weights", "moved.safetensors") == 0
         assert "red" in capsys.readouterr().out
         assert run(*verb, picture, "--weights", "nowhere.safetensors") == 2
-        assert "'nowhere.safetensors': no such file" in capsys.readouterr().err
+        assert "nowhere.safetensors': no such file" in capsys.readouterr().err
     (tmp_path / "moved.safetensors").unlink()
     assert run("predict", "whole.featx", picture) == 0
     assert " red " in capsys.readouterr().out
