@@ -98,7 +98,7 @@ def test_without_weights_the_error_says_what_was_tried_and_what_works_offline(mo
         open_backbone(RESNET)
     message = str(raised.value)
     tried = [
-        "bundled:none bundles it: not there",
+        "bundled packages: not there",
         "cache:timm/resnet10t.c3_in1k: not there",
         "hub:timm/resnet10t.c3_in1k",
     ]

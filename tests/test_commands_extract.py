@@ -49,7 +49,7 @@ def test_extract_writes_a_store_and_says_what_to_do_next(photos, tmp_path, capsy
     out = tmp_path / "my features.h5"
     assert run("extract", photos, "--out", out, *NETWORK) == 0
     printed, progressed = capsys.readouterr()
-    assert f"{out}: 24 rows (24 computed, 0 already there)" in printed
+    assert f"{out}: 24 rows (24 computed, 0 known already)" in printed
     assert "penultimate@avg" in printed
     assert f"next: featx fit-svm '{out}' --out '{tmp_path / 'my features.featx'}'" in printed
     assert "24 images, 3 classes; test_efficientnet, weights random:0" in progressed
@@ -113,7 +113,7 @@ def test_repeating_computes_nothing(photos, store, capsys):
     """The same command again keeps every byte of the store."""
     before = (store.read_bytes(), store.stat().st_mtime_ns)
     assert run("extract", photos, "--out", store, *NETWORK) == 0
-    assert "24 rows (0 computed, 24 already there)" in capsys.readouterr().out
+    assert "24 rows (0 computed, 24 known already)" in capsys.readouterr().out
     assert (store.read_bytes(), store.stat().st_mtime_ns) == before
 
 
@@ -129,10 +129,10 @@ def test_only_what_changed_is_computed(photos, done, tmp_path, capsys):
     assert "1 of its 24 rows are not in" in capsys.readouterr().err
     shutil.copy(photos / "green" / "000.jpg", folder / "green" / "000.jpg")
     assert run("extract", folder, "--out", store, *NETWORK) == 0
-    assert "25 rows (1 computed, 24 already there)" in capsys.readouterr().out
+    assert "25 rows (1 computed, 24 known already)" in capsys.readouterr().out
     (folder / "green" / "000.jpg").unlink()
     assert run("extract", folder, "--out", store, *NETWORK) == 0
-    assert "24 rows (0 computed, 24 already there, 1 row of images that are gone removed)" in capsys.readouterr().out
+    assert "24 rows (0 computed, 24 known already, 1 row of images that are gone removed)" in capsys.readouterr().out
     new_paths, new_features = describe(store)
     assert set(paths) - set(new_paths) == {"green/000.jpg"}
     assert set(new_paths) - set(paths) == {"red/new.png"}

@@ -78,7 +78,7 @@ def test_models_counts_many(capsys):
     """Without a pattern all of timm's networks are listed, without building them."""
     assert run("models") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == f"{len(lines) - 2} models; name fewer than 50 to see their sizes"
+    assert lines[-1] == f"{len(lines) - 2} models; name at most 50 to see their sizes"
     assert len(lines) > 1000
 
 

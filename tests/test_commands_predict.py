@@ -103,10 +103,10 @@ def test_an_unreadable_image_does_not_stop_the_others(gallery, tmp_path, capsys)
 
 
 def test_only_unreadable_images(gallery, tmp_path, capsys):
-    """Where no image can be read, stdout stays empty and the exit code is 1, with either kind of classifier."""
+    """Where no image can be read, stdout stays empty and the exit code is 2, with either kind of classifier."""
     (tmp_path / "broken.png").write_text("no picture")
     for classifier in ((gallery.classifier,), ("--model", "tf_efficientnet_lite0")):
-        assert run("predict", *classifier, tmp_path / "broken.png") == 1
+        assert run("predict", *classifier, tmp_path / "broken.png") == 2
         out, err = capsys.readouterr()
         assert out == ""
         assert "broken.png" in err
@@ -149,10 +149,12 @@ def test_another_network_is_refused(gallery, capsys):
     assert "weights: expected" in err
 
 
-def test_weights_that_moved_are_asked_for(gallery, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("left_out", ["nothing", "classifier"])
+def test_weights_that_moved_are_asked_for(left_out, gallery, tmp_path, monkeypatch, capsys):
     """A classifier or index whose weights file is gone says which, and takes its new place with ``--weights``."""
     monkeypatch.chdir(tmp_path)
-    save_file(open_backbone("test_efficientnet", weights="random:5").module.state_dict(), "w.safetensors")
+    tensors = open_backbone("test_efficientnet", weights="random:5").module.state_dict()
+    save_file({name: value for name, value in tensors.items() if not name.startswith(left_out)}, "w.safetensors")
     network = ("--model", "test_efficientnet", "--weights", "w.safetensors")
     assert run("extract", gallery.photos, "--out", "f.h5", *network) == 0
     assert run("fit-svm", "f.h5", "--out", "c.featx") == 0

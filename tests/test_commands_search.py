@@ -94,7 +94,7 @@ def test_an_unreadable_query_does_not_stop_the_others(gallery, tmp_path, capsys)
     assert [json.loads(line)["query"] for line in out.splitlines()] == [str(picture)]
     assert f"{tmp_path / 'broken.png'}: not an image" in err
     assert f"{tmp_path / 'none.png'}: No such file" in err
-    assert run("query", gallery.index, tmp_path / "broken.png") == 1
+    assert run("query", gallery.index, tmp_path / "broken.png") == 2
     assert capsys.readouterr().out == ""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import namedtuple
 
+import numpy as np
 import pytest
 from extraction_runs import count_images, extract, make_extraction, segment_digests
 from fake_backbone import write_pictures
@@ -114,3 +115,23 @@ def test_segments_count_as_done_for_the_disk(fake_backbone, image_folder, out, m
     write_pictures(image_folder / "green", n_each=1, seed=5)
     pretend_free(monkeypatch, (24 + 2 * 3) * (8 * 4 + 256))
     assert make_extraction(fake_backbone, image_folder, out).run().rows == 27
+
+
+def test_a_damaged_store_is_not_carried_on(fake_backbone, image_folder, out):
+    """A store with a flipped byte is refused with the way out, and computed anew where that is asked for."""
+    extract(fake_backbone, image_folder, out)
+    with FeatureStore(out) as store:
+        needle = np.asarray(store["penultimate"])[3].tobytes()
+    content = bytearray(out.read_bytes())
+    content[content.index(needle)] ^= 1
+    out.write_bytes(content)
+    with pytest.raises(StoreError, match=r"cannot be continued: /features/penultimate@avg.*give --overwrite"):
+        extract(fake_backbone, image_folder, out)
+    assert extract(fake_backbone, image_folder, out, overwrite=True).n_computed == 24
+
+
+def test_an_unfinished_store_says_how_to_go_on(out):
+    """Asking for a store whose extraction was interrupted names the remedy."""
+    out.with_name(f"{out.name}.parts").mkdir()
+    with pytest.raises(StoreError, match="is not finished; repeat the featx extract that began it"):
+        FeatureStore(out).rows  # noqa: B018 - opens at first use

@@ -10,7 +10,8 @@ import pytest
 from extraction_runs import extract
 
 from featx.backbones import open_backbone
-from featx.errors import FingerprintMismatchError, RefusedError
+from featx.backbones import weights as weights_of
+from featx.errors import FingerprintMismatchError, RefusedError, WeightsNotFoundError
 from featx.extraction import ComputeOptions, FeatureSpec
 from featx.images import list_images
 from featx.store import FeatureStore
@@ -34,26 +35,6 @@ def test_names_mean_what_they_mean_in_the_store(spec, tmp_path):
         early = FeatureSpec.of_store(store, "early")
         assert (early.key, early.width) == ("stages.1@avg", 4)
         assert early.fingerprint == store.fingerprint
-
-
-def test_each_differing_field_is_named(spec):
-    """Another transform, weights and layer are all in the message; engine and versions do not matter in f32."""
-    transform = {**spec.fingerprint["transform"], "size": [9, 9]}
-    other = replace(changed(spec, transform=transform, weights="abc"), key="stages.1@avg")
-    with pytest.raises(FingerprintMismatchError) as raised:
-        spec.check_same(other, what="the index i")
-    message = str(raised.value)
-    assert message.startswith("the index i was made in another way")
-    for field in ("transform.size: expected [8, 8], found [9, 9]", "weights:", "stages.1@avg"):
-        assert field in message
-    assert "crop_mode" not in message
-    spec.check_same(changed(spec, engine="other", versions={"torch": "1"}), what="the index i")
-
-
-def test_below_f32_the_engine_matters(spec):
-    """In bf16 features of another engine are other numbers."""
-    with pytest.raises(FingerprintMismatchError, match="engine: "):
-        changed(spec, precision="bf16").check_same(changed(spec, precision="bf16", engine="other"), what="it")
 
 
 def test_random_weights_are_refused_unless_allowed(spec):
@@ -91,3 +72,11 @@ def test_random_weights_open_again(image_folder, tmp_path):
     assert spec.open(ComputeOptions(engine="torch")).backbone.weights.digest == backbone.weights.digest
     with pytest.raises(FingerprintMismatchError, match="weights: expected"):
         spec.open(ComputeOptions(engine="torch"), weights="random:5")
+
+
+def test_a_network_named_by_a_file_is_not_requested(spec, monkeypatch):
+    """Opening what a bundle or index names asks no hub: the user named the file, not the network."""
+    monkeypatch.setattr(weights_of, "download_hub_file", lambda *_: pytest.fail("asked the hub"))
+    monkeypatch.setattr(weights_of, "cached_hub_file", lambda *_: None)
+    with pytest.raises(WeightsNotFoundError, match="not asked, because a file named this network"):
+        changed(spec, model="resnet18", weights_source="hub:timm/resnet18.a1_in1k").open()

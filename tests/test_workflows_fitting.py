@@ -14,10 +14,10 @@ from featx.backbones.weights import weights_digest
 from featx.bundle import load_bundle
 from featx.errors import FeatureKeyError, HeadError, RefusedError
 from featx.extraction import FeatureSpec
-from featx.heads import evaluate_head
+from featx.heads import RowSplit, evaluate_head
 from featx.store import FeatureStore
 from featx.workflows import fitting
-from featx.workflows.fitting import FitSettings, fit_classifier, network_weights
+from featx.workflows.fitting import FitSettings, _one_sided_notes, fit_classifier, network_weights
 
 LABELS = np.repeat([0, 1, 2], [20, 15, 10])
 LOGISTIC = FitSettings(head="logistic", cv=2)
@@ -166,3 +166,12 @@ def test_the_weights_of_a_network_come_back():
     other = open_backbone("test_efficientnet", weights="random:1").module
     other.load_state_dict(state)
     assert weights_digest(other) == backbone.weights.digest
+
+
+def test_classes_on_one_side_only_are_named():
+    """A class that is never scored, or never learned, is in the notes."""
+    labels = np.array([0] * 10 + [1] * 10 + [2])
+    split = RowSplit(train=np.r_[0:8, 20], held_out=np.r_[8:20], on="test split")
+    learned, scored = _one_sided_notes(["a", "b", "c"], labels, split)
+    assert learned == "no training rows of b: every one of them counts as an error"
+    assert scored == "no rows to score c on: the score says nothing about them"

@@ -63,7 +63,11 @@ class Backbone:
 
 
 def open_backbone(
-    model: str | nn.Module = DEFAULT_MODEL, *, weights: str | None = None, transform: TransformSpec | None = None
+    model: str | nn.Module = DEFAULT_MODEL,
+    *,
+    weights: str | None = None,
+    transform: TransformSpec | None = None,
+    download: bool = True,
 ) -> Backbone:
     """Return a frozen network.
 
@@ -77,6 +81,8 @@ def open_backbone(
         local cache, then the hub.
     transform : TransformSpec, optional
         For a module of your own.
+    download : bool
+        Whether weights that are not on this machine may be requested from the hub.
 
     Raises
     ------
@@ -90,8 +96,8 @@ def open_backbone(
     if weights is not None and weights.startswith("random:"):
         _seed(weights)
     if model.startswith(TORCHVISION):
-        return _open_torchvision(model.removeprefix(TORCHVISION), weights)
-    return _open_timm(model, weights)
+        return _open_torchvision(model.removeprefix(TORCHVISION), weights, download)
+    return _open_timm(model, weights, download)
 
 
 def _open_module(module: nn.Module, transform: TransformSpec | None) -> Backbone:
@@ -121,8 +127,8 @@ def _create(make: Any, weights: str | None) -> nn.Module:
         return make()
 
 
-def _open_timm(name: str, weights: str | None) -> Backbone:
-    folder = _hub_folder(name, with_weights=weights is None) if name.startswith(("hf-hub:", "hf_hub:")) else None
+def _open_timm(name: str, weights: str | None, download: bool) -> Backbone:
+    folder = _hub_folder(name, weights is None, download) if name.startswith(("hf-hub:", "hf_hub:")) else None
     opened = f"local-dir:{folder}" if folder else name
     try:
         module = _create(lambda: timm.create_model(opened), weights)
@@ -134,7 +140,7 @@ def _open_timm(name: str, weights: str | None) -> Backbone:
     if weights is not None and weights.startswith("random:"):
         info = WeightsInfo(weights, weights_of.weights_digest(module))
         return Backbone(full, _freeze(module), transform, info)
-    label, path = _find_timm(config["architecture"], config, weights, folder or _local_folder(name))
+    label, path = _find_timm(config, weights, folder or _local_folder(name), download)
     info = _fill_timm(module, label, path, config)
     return Backbone(full, _freeze(module), transform, info)
 
@@ -150,7 +156,8 @@ def _full_name(name: str, config: dict[str, Any], folder: Path | None) -> str:
     return architecture if not tag or (default and default.tag == tag) else f"{architecture}.{tag}"
 
 
-def _find_timm(architecture: str, config: dict[str, Any], weights: str | None, folder: Path | None) -> tuple[str, Path]:
+def _find_timm(config: dict[str, Any], weights: str | None, folder: Path | None, download: bool) -> tuple[str, Path]:
+    architecture = config["architecture"]
     if weights is not None:
         return _given_file(weights)
     if folder is not None:
@@ -158,8 +165,12 @@ def _find_timm(architecture: str, config: dict[str, Any], weights: str | None, f
         found = lambda: next((folder / name for name in names if (folder / name).is_file()), None)  # noqa: E731
         return weights_of.first_found([(f"folder:{folder}", found)], architecture)
     repository, url = config.get("hf_hub_id"), config.get("url")
-    package = weights_of.BUNDLED.get(architecture, ("none bundles it",))[0].replace("_", "-")
-    places: list[tuple[str, Any]] = [(f"bundled:{package}", lambda: weights_of.bundled_weights(architecture))]
+    places: list[tuple[str, Any]] = []
+    if architecture in weights_of.BUNDLED:
+        package = weights_of.BUNDLED[architecture][0].replace("_", "-")
+        places.append((f"bundled:{package}", lambda: weights_of.bundled_weights(architecture)))
+    else:
+        places.append(("bundled packages", lambda: None))
     if repository:
         places.append((f"cache:{repository}", lambda: weights_of.cached_hub_file(repository)))
     if url:
@@ -168,7 +179,7 @@ def _find_timm(architecture: str, config: dict[str, Any], weights: str | None, f
         places.append((f"hub:{repository}", lambda: weights_of.download_hub_file(repository)))
     elif url:
         places.append((f"download:{url}", lambda: _download(url)))
-    return weights_of.first_found(places, architecture)
+    return weights_of.first_found(places, architecture, download=download)
 
 
 def _given_file(weights: str) -> tuple[str, Path]:
@@ -196,7 +207,8 @@ def _fill_timm(module: nn.Module, label: str, path: Path, config: dict[str, Any]
     classifier = config.get("classifier") or ()
     names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     without = weights_of.load_strictly(module, state, names, f"weights of {label}")
-    return WeightsInfo(label, weights_of.weights_digest(module, names if without else ()), without)
+    absent = names if without else ()
+    return WeightsInfo(label, weights_of.weights_digest(module, absent), absent)
 
 
 def _shapes(state: weights_of.StateDict) -> dict[str, tuple[int, ...]]:
@@ -207,7 +219,7 @@ def _local_folder(name: str) -> Path | None:
     return Path(name.removeprefix("local-dir:")) if name.startswith("local-dir:") else None
 
 
-def _hub_folder(name: str, *, with_weights: bool) -> Path:
+def _hub_folder(name: str, with_weights: bool, download: bool) -> Path:
     """Return the local folder of a hub repository, downloading its configuration (and weights) where absent."""
     repository = name.partition(":")[2]
     for names in (("config.json",), ("model.safetensors", "pytorch_model.bin"))[: 1 + with_weights]:
@@ -215,7 +227,7 @@ def _hub_folder(name: str, *, with_weights: bool) -> Path:
             (f"cache:{repository}", partial(weights_of.cached_hub_file, repository, names)),
             (f"hub:{repository}", partial(weights_of.download_hub_file, repository, names)),
         ]
-        _, path = weights_of.first_found(places, name)
+        _, path = weights_of.first_found(places, name, download=download)
     return path.parent
 
 
@@ -229,7 +241,7 @@ def _unknown_model(name: str, error: Exception) -> BackboneError:
     return BackboneError(f"timm has no model {name!r}; {hint}; torchvision's are written torchvision:NAME")
 
 
-def _open_torchvision(name: str, weights: str | None) -> Backbone:
+def _open_torchvision(name: str, weights: str | None, download: bool) -> Backbone:
     import torchvision
 
     known = torchvision.models.list_models(module=torchvision.models)
@@ -250,11 +262,12 @@ def _open_torchvision(name: str, weights: str | None) -> Backbone:
             (f"cache:{default.url.rpartition('/')[2]}", lambda: weights_of.cached_url_file(default.url)),
             (f"download:{default.url}", lambda: _download(default.url)),
         ]
-        label, path = weights_of.first_found(places, full)
+        label, path = weights_of.first_found(places, full, download=download)
     classifier = _last_weighted(module)
     without = weights_of.load_strictly(module, weights_of.read_state_dict(path), (classifier,), f"weights of {label}")
-    digest = weights_of.weights_digest(module, (classifier,) if without else ())
-    return Backbone(full, _freeze(module), transform, WeightsInfo(label, digest, without))
+    absent = (classifier,) if without else ()
+    info = WeightsInfo(label, weights_of.weights_digest(module, absent), absent)
+    return Backbone(full, _freeze(module), transform, info)
 
 
 def _torchvision_options(name: str, size: int) -> dict[str, Any]:

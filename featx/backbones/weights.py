@@ -29,6 +29,7 @@ BUNDLED = {
 }
 # File names of weights in a hub repository or folder, best first.
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+_REMOTE = ("hub:", "download:")  # how the labels of places elsewhere begin
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,18 @@ class WeightsInfo:
         ``random:SEED``.
     digest : str
         BLAKE2b-128 of names and values, as hexadecimal; the same for the same weights in another file format.
-    without_classifier : bool
-        Whether the classifier's weights were absent; its outputs then mean nothing.
+    absent : tuple of str
+        Modules of the classifier whose weights were absent; their outputs mean nothing.
     """
 
     source: str
     digest: str
-    without_classifier: bool = False
+    absent: tuple[str, ...] = ()
+
+    @property
+    def without_classifier(self) -> bool:
+        """Whether the classifier's weights were absent."""
+        return bool(self.absent)
 
     @property
     def is_random(self) -> bool:
@@ -246,8 +252,10 @@ def weights_digest(module: nn.Module, skip: Collection[str] = ()) -> str:
     return digest.hexdigest()
 
 
-def first_found(candidates: list[tuple[str, Callable[[], Path | None]]], name: str) -> tuple[str, Path]:
-    """Return the first place that has weights, as its label and file.
+def first_found(
+    candidates: list[tuple[str, Callable[[], Path | None]]], name: str, *, download: bool = True
+) -> tuple[str, Path]:
+    """Return the first place that has weights, as its label and file; without `download` only places here count.
 
     Raises
     ------
@@ -256,6 +264,9 @@ def first_found(candidates: list[tuple[str, Callable[[], Path | None]]], name: s
     """
     tried = []
     for label, find in candidates:
+        if not download and label.startswith(_REMOTE):
+            tried.append(f"{label}: not asked, because a file named this network, and not you")
+            continue
         try:
             path = find()
         except Exception as error:  # the hub's clients raise many types; each goes into the list below

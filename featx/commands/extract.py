@@ -177,7 +177,7 @@ def _layer_table(extraction: Extraction) -> str:
 
 
 def _summary(extraction: Extraction, report: ExtractionReport, seconds: float) -> str:
-    done = [f"{report.n_computed} computed", f"{report.n_kept} already there"]
+    done = [f"{report.n_computed} computed", f"{report.n_kept} known already"]
     if report.n_removed:
         done.append(f"{count(report.n_removed, 'row')} of images that are gone removed")
     lines = [f"{report.out}: {count(report.rows, 'row')} ({', '.join(done)})", _layer_table(extraction)]

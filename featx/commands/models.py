@@ -32,7 +32,7 @@ def run(*, pattern: str, local: bool, as_json: bool) -> int:
         return 0
     if models[0].n_parameters is None:
         print(format_table(("model", "weights"), [(model.name, model.weights) for model in models], left=(0, 1)))
-        print(f"{len(models)} models; name fewer than 50 to see their sizes")
+        print(f"{len(models)} models; name at most 50 to see their sizes")
         return 0
     rows = [
         (

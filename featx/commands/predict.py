@@ -88,11 +88,12 @@ def _take_classifier(inputs: list[str], model: str | None) -> tuple[str, list[st
 
 
 def _print(predictions: Iterable[Prediction], as_json: bool, as_csv: bool) -> int:
-    n_failed = 0
+    n_done = n_failed = 0
     writer = csv.writer(sys.stdout, lineterminator="\n")
     if as_csv:
         writer.writerow(("path", "class", "probability"))
     for prediction in predictions:
+        n_done += 1
         if not prediction.ranking:
             n_failed += 1
             print(f"{prediction.path}: {prediction.reason}", file=sys.stderr)
@@ -103,6 +104,8 @@ def _print(predictions: Iterable[Prediction], as_json: bool, as_csv: bool) -> in
         else:
             named = "  ".join(f"{name} {probability:.3f}" for name, probability in prediction.ranking)
             print(f"{prediction.path}  {named}", flush=True)
+    if n_failed == n_done:
+        return 2  # nothing came of it
     return 1 if n_failed else 0
 
 

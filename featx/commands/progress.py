@@ -41,7 +41,8 @@ class ProgressBar:
             self._bar.update(progress.n_done - self._n_done)
         elif time.monotonic() - self._shown > _SECONDS_BETWEEN_LINES:
             self._shown = time.monotonic()
-            rate = progress.n_done / (self._shown - self._started)
+            # Images that were there already cost nothing, and say nothing about those that are left.
+            rate = max(progress.n_computed, 1) / (self._shown - self._started)
             left = (progress.n_total - progress.n_done) / rate
             print(
                 f"{progress.n_done}/{progress.n_total} images, {rate:.0f} images/s, {left / 60:.1f} minutes left",

@@ -57,13 +57,16 @@ def run(
 
     opened = ImageIndex.load(index)
     options = compute_options(engine, device, batch_size, workers)
-    n_failed = 0
+    n_done = n_failed = 0
     for result in query_images(opened, entries, k, options, weights=weights):
+        n_done += 1
         if result.reason:
             n_failed += 1
             print(f"{result.query}: {result.reason}", file=sys.stderr)
         else:
             print(json.dumps(_as_json(result)) if as_json else _as_text(result), flush=True)
+    if n_failed == n_done:
+        return 2  # nothing came of it
     return 1 if n_failed else 0
 
 

@@ -26,7 +26,7 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[object]], left: 
     left : sequence of int
         Columns aligned to the left; the others hold numbers.
     """
-    lines = [[str(cell) for cell in row] for row in (header, *rows)]
+    lines = [[str(cell).replace("\n", "\\n") for cell in row] for row in (header, *rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     return "\n".join(
         "  ".join(

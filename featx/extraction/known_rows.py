@@ -6,8 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from featx.errors import FingerprintMismatchError, WouldOverwriteError
-from featx.store import FeatureStore, as_row_source, check_same, open_segments
+from featx.errors import FingerprintMismatchError, StoreError, WouldOverwriteError
+from featx.store import FeatureStore, as_row_source, check_same, open_segments, verify
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,8 +22,8 @@ def parts_folder(out: Path) -> Path:
 
 
 def remove_segments(folder: Path) -> None:
-    """Remove all segments of a folder, and nothing else that may lie there."""
-    for path in list(folder.glob("*.h5*")):
+    """Remove all segments of a folder and drafts of them, and nothing else that may lie there."""
+    for path in list(folder.glob("[0-9]*.h5*")):
         path.unlink(missing_ok=True)
 
 
@@ -69,13 +69,14 @@ class KnownRows:
 
         Raises
         ------
+        StoreError
+            A byte of the store is not what was written.
         WouldOverwriteError
             The store or the segments have another fingerprint, and `overwrite` is not set.
         """
         state = state_on_disk(out)
-        store = None
-        if out.exists() and not overwrite:
-            store = FeatureStore(out)
+        store = _sound_store(out) if out.exists() and not overwrite else None
+        if store:
             _check(fingerprint, store.fingerprint, f"the store {out}")
         sources = [as_row_source(store)] if store else []
         stale = []
@@ -135,6 +136,16 @@ class KnownRows:
         """Close the store."""
         if self.store:
             self.store.close()
+
+
+def _sound_store(out: Path) -> FeatureStore:
+    """Return the store at the output path, after reading all of it: what is damaged must not be carried on."""
+    problems = verify(out)
+    if problems:
+        raise StoreError(
+            f"{out} cannot be continued: {problems[0]}; restore a copy of it, or give --overwrite to compute it anew"
+        )
+    return FeatureStore(out)
 
 
 def _is_coarser(source: RowSource, infos: Mapping[str, FeatureInfo]) -> bool:

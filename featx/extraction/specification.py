@@ -40,14 +40,6 @@ class FeatureSpec:
         key = store.resolve(name)
         return cls(key, store.infos[key].width, store.fingerprint)
 
-    def check_same(self, other: FeatureSpec, *, what: str) -> None:
-        """Raise `FingerprintMismatchError` naming each field in which the other's features differ."""
-        check_same(
-            {**self.fingerprint, "model": f"{self.fingerprint['model']} {self.key}"},
-            {**other.fingerprint, "model": f"{other.fingerprint['model']} {other.key}"},
-            what=what,
-        )
-
     def refuse_random(self, *, allowed: bool, what: str) -> None:
         """Raise `RefusedError` where the network's weights were drawn at random, unless that is allowed."""
         source = str(self.fingerprint.get("weights_source", ""))
@@ -69,6 +61,8 @@ class FeatureSpec:
 
         Raises
         ------
+        WeightsNotFoundError
+            The weights are not on this machine; the name comes from a file, so nothing is requested.
         FingerprintMismatchError
             The network that can be opened here is not the one the features came from.
         """
@@ -77,7 +71,7 @@ class FeatureSpec:
             weights = source.removeprefix("file:")
         elif weights is None and source.startswith("random:"):
             weights = source
-        backbone = backbones.open_backbone(str(self.fingerprint["model"]), weights=weights)
+        backbone = backbones.open_backbone(str(self.fingerprint["model"]), weights=weights, download=False)
         taps = backbone.select([self.key]).taps
         options = replace(options or ComputeOptions(), precision=str(self.fingerprint["precision"]))
         computer = FeatureComputer(backbone, taps, options)

@@ -5,12 +5,12 @@
 this needs torch, and every function may be called from many threads at once.
 """
 
-from .decoding import DECODER, FORMATS, EncodedImage, image_extensions
-from .entries import NO_SPLIT, SPLIT_NAMES, TEST, TRAIN, VAL, ImageEntry, ImageListing
-from .geometry import CROP_MODES, INTERPOLATIONS, resize_and_crop
-from .hashing import perceptual_hash
-from .sources import list_images
-from .stored_paths import escape_path, unescape_path
+from featx.images.decoding import DECODER, FORMATS, EncodedImage, image_extensions
+from featx.images.entries import NO_SPLIT, SPLIT_NAMES, TEST, TRAIN, VAL, ImageEntry, ImageListing
+from featx.images.geometry import CROP_MODES, INTERPOLATIONS, resize_and_crop
+from featx.images.hashing import perceptual_hash
+from featx.images.sources import list_images
+from featx.images.stored_paths import escape_path, unescape_path
 
 __all__ = [
     "CROP_MODES",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from ..errors import ImageError
+from featx.errors import ImageError
 
 _MODES_THAT_CONVERT = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV")
 

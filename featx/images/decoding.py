@@ -22,8 +22,8 @@ from typing import Any
 
 from PIL import Image, ImageFile, features
 
-from ..errors import ImageError
-from .colour import to_rgb
+from featx.errors import ImageError
+from featx.images.colour import to_rgb
 
 DECODER = "pillow-1"
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from .decoding import EncodedImage, read_image_file
+from featx.images.decoding import EncodedImage, read_image_file
 
 NO_SPLIT, TRAIN, VAL, TEST = -1, 0, 1, 2
 SPLIT_NAMES = ("train", "val", "test")

@@ -16,10 +16,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from ..errors import SourceError
-from .decoding import image_extensions
-from .entries import NO_SPLIT, SPLITS, ImageEntry, ImageListing, index_names
-from .stored_paths import escape_path
+from featx.errors import SourceError
+from featx.images.decoding import image_extensions
+from featx.images.entries import NO_SPLIT, SPLITS, ImageEntry, ImageListing, index_names
+from featx.images.stored_paths import escape_path
 
 
 @dataclass(frozen=True)

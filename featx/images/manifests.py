@@ -6,9 +6,9 @@ import csv
 import os
 from collections.abc import Iterable, Sequence
 
-from ..errors import SourceError
-from .entries import NO_SPLIT, SPLITS, ImageEntry, ImageListing, index_names
-from .stored_paths import escape_path, stored_path
+from featx.errors import SourceError
+from featx.images.entries import NO_SPLIT, SPLITS, ImageEntry, ImageListing, index_names
+from featx.images.stored_paths import escape_path, stored_path
 
 CSV_COLUMNS = ("path", "label", "split", "group")
 

@@ -9,13 +9,13 @@ import sys
 from collections.abc import Iterable
 from typing import BinaryIO, TextIO
 
-from ..errors import SourceError, UsageError
-from .decoding import image_extensions
-from .entries import ImageEntry, ImageListing
-from .folders import list_folder
-from .manifests import list_csv, list_paths, list_text
-from .stored_paths import escape_path
-from .torchvision_data import PREFIX, list_torchvision_data
+from featx.errors import SourceError, UsageError
+from featx.images.decoding import image_extensions
+from featx.images.entries import ImageEntry, ImageListing
+from featx.images.folders import list_folder
+from featx.images.manifests import list_csv, list_paths, list_text
+from featx.images.stored_paths import escape_path
+from featx.images.torchvision_data import PREFIX, list_torchvision_data
 
 
 def list_images(

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..errors import ImageError, SourceError
-from .colour import to_rgb
-from .decoding import DIGEST_BYTES, EncodedImage
-from .entries import NO_SPLIT, TEST, TRAIN, VAL, ImageEntry, ImageListing, index_names
-from .stored_paths import escape_path
+from featx.errors import ImageError, SourceError
+from featx.images.colour import to_rgb
+from featx.images.decoding import DIGEST_BYTES, EncodedImage
+from featx.images.entries import NO_SPLIT, TEST, TRAIN, VAL, ImageEntry, ImageListing, index_names
+from featx.images.stored_paths import escape_path
 
 PREFIX = "torchvision-data:"
 

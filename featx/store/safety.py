@@ -54,6 +54,8 @@ def open_file(path: Path) -> h5py.File:
 
 
 def _open(path: Path) -> h5py.File:
+    if not path.exists() and path.with_name(f"{path.name}.parts").is_dir():
+        raise StoreError(f"{path} is not finished; repeat the featx extract that began it, which continues it.")
     if not path.exists():
         message = (
             f"There is no store at {path}. Check the path, or make the store with: featx extract SOURCE --out F.h5"

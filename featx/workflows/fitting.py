@@ -132,7 +132,7 @@ def fit_classifier(store: FeatureStore, layer: str | None = None, settings: FitS
     split = split_rows(labels, store.splits, groups=store.groups, held_out=settings.held_out, seed=settings.seed)
     features = np.asarray(store[spec.key], np.float32)
     fitted = _fit(features, labels, split.train, store.groups, settings)
-    fitted = replace(fitted, notes=(*fitted.notes, *_unlearned_notes(store.label_names, labels, split)))
+    fitted = replace(fitted, notes=(*fitted.notes, *_one_sided_notes(store.label_names, labels, split)))
     evaluation = evaluate_head(
         fitted.pipeline,
         features[split.held_out],
@@ -158,21 +158,40 @@ def _refuse_one_class(store: FeatureStore, labels: np.ndarray) -> None:
         )
 
 
-def _unlearned_notes(names: Sequence[str], labels: np.ndarray, split: RowSplit) -> list[str]:
-    """Return a note on classes that are scored on but were never learned, and so are always wrong."""
+def _one_sided_notes(names: Sequence[str], labels: np.ndarray, split: RowSplit) -> list[str]:
+    """Return notes on classes that are scored on but were never learned, or learned but never scored on."""
     unlearned = np.setdiff1d(labels[split.held_out], labels[split.train])
-    if not len(unlearned):
-        return []
-    listed = ", ".join(names[label] for label in unlearned)
-    return [f"no training rows of {listed}: every one of them counts as an error"]
+    unscored = np.setdiff1d(labels[split.train], labels[split.held_out])
+    notes = []
+    if len(unlearned):
+        notes.append(f"no training rows of {_listed(names, unlearned)}: every one of them counts as an error")
+    if len(unscored):
+        notes.append(f"no rows to score {_listed(names, unscored)} on: the score says nothing about them")
+    return notes
+
+
+def _listed(names: Sequence[str], labels: np.ndarray) -> str:
+    shown = ", ".join(names[label] for label in labels[:10])
+    return shown + (f" and {len(labels) - 10} more classes" if len(labels) > 10 else "")
 
 
 def network_weights(spec: FeatureSpec) -> bytes:
-    """Return the weights of the network behind some features, as the bytes of a safetensors file."""
+    """Return the weights of the network behind some features, as the bytes of a safetensors file.
+
+    A classifier that had no weights is left out, as it was in the file that the network was opened from.
+    """
     from safetensors.torch import save
 
-    module = spec.open().backbone.module
-    return save({name: value.contiguous() for name, value in module.state_dict().items()})
+    backbone = spec.open().backbone
+    tensors = backbone.module.state_dict().items()
+    # Copies, because safetensors refuses tensors that share memory.
+    return save(
+        {name: value.clone() for name, value in tensors if not name.startswith(_prefixes(backbone.weights.absent))}
+    )
+
+
+def _prefixes(modules: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"{name}." for name in modules)
 
 
 def _fit(
