@@ -94,6 +94,11 @@ def test_the_examples_run(readme, capsys):
             assert run(*expanded(arguments)) == 0, f"featx {shlex.join(arguments)}: {capsys.readouterr().err}"
 
 
+def test_nothing_is_left_to_fill_in(readme):
+    """No line of the page is a placeholder: a lone word in capitals."""
+    assert re.findall(r"^[A-Z_]{4,}$", readme, re.MULTILINE) == []
+
+
 def test_every_verb_is_in_the_readme(readme):
     """Each verb of the program is mentioned as ``featx VERB``."""
     mentioned = set(re.findall(r"featx ([a-z][a-z-]*)", readme))
