@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from featx.errors import FeatxError
     from featx.extraction import FeatureExtractor
     from featx.images import list_images
+    from featx.reducers import ProductQuantizer, StreamingPCA
     from featx.retrieval import ImageIndex
     from featx.store import FeatureStore
+    from featx.workflows.comparing import compare
 
 __version__ = "0.1.0"
 
@@ -25,7 +27,10 @@ _ROOMS = {
     "FeatureStore": "featx.store",
     "FeatxError": "featx.errors",
     "ImageIndex": "featx.retrieval",
+    "ProductQuantizer": "featx.reducers",
+    "StreamingPCA": "featx.reducers",
     "TransformSpec": "featx.backbones",
+    "compare": "featx.workflows.comparing",
     "list_images": "featx.images",
     "load_bundle": "featx.bundle",
     "open_backbone": "featx.backbones",
@@ -37,7 +42,10 @@ __all__ = [
     "FeatureStore",
     "FeatxError",
     "ImageIndex",
+    "ProductQuantizer",
+    "StreamingPCA",
     "TransformSpec",
+    "compare",
     "list_images",
     "load_bundle",
     "open_backbone",

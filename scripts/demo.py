@@ -46,6 +46,8 @@ def compare_depths(store: Path, out: Path, keys: list[str], described: dict) -> 
     print(f"\n3. Naming images with {results[best][0]}, the best by cross-validation on the training images\n")
     featx("predict", best, *example_images(described, 3))
     print_table([(key, fitted["evaluation"]) for key, fitted in results.values()], results[best][0], described, store)
+    print("4. Every layer, and layers side by side, on the same folds of the training images\n")
+    featx("compare", store, "--heads", "ridge", "--scales", "zscore", "--reduces", "none,pca:64", "--repeats", "1")
 
 
 def print_table(results: list[tuple[str, dict]], chosen: str, described: dict, store: Path) -> None:
@@ -82,7 +84,7 @@ def conclusion(results: dict[str, dict], chosen: str, raw: dict) -> str:
 
 def search(store: Path, out: Path, described: dict) -> None:
     """Index the images and look for the like of one of them."""
-    print("Search: the images most like one of them\n")
+    print("5. Search: the images most like one of them\n")
     index = out / "images.index"
     featx("index", store, "--out", index)
     featx("query", index, *example_images(described, 1), "-k", "5")

@@ -16,7 +16,9 @@ from sklearn.datasets import load_sample_image
 
 from featx.backbones import open_backbone
 from featx.bundle import load_bundle
+from featx.images import list_images
 from featx.store import FeatureStore
+from featx.workflows.predicting import predict_images
 
 
 @pytest.fixture(scope="module")
@@ -113,12 +115,35 @@ def test_only_unreadable_images(gallery, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("options", "arguments"),
+    [
+        (("--tta", 5), {"tta": 5}),
+        (("--tta", 10, "--tta-combine", "vote"), {"tta": 10, "combine": "vote"}),
+    ],
+)
+def test_views_are_those_of_the_library(options, arguments, gallery, capsys):
+    """``--tta`` and ``--tta-combine`` print what `predict_images` gives, and change what is printed without."""
+    folder = gallery.photos / "green"
+    assert run("predict", gallery.classifier, folder, "--json", *options) == 0
+    found = json_lines(capsys.readouterr().out)
+    predictions = list(predict_images(load_bundle(gallery.classifier), list_images(folder).entries, **arguments))
+    assert [(line["class"], line["probability"]) for line in found] == [
+        (prediction.ranking[0][0], round(prediction.ranking[0][1], 6)) for prediction in predictions
+    ]
+    assert run("predict", gallery.classifier, folder, "--json") == 0
+    assert json_lines(capsys.readouterr().out) != found
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ((), "featx predict C.featx IMAGE"),
         (("{classifier}",), "no image given"),
         (("{classifier}", "{photos}", "--top", "0"), "--top 0 is not at least 1"),
         (("{classifier}", "{photos}", "--batch-size", "0"), "--batch-size 0"),
+        (("{classifier}", "{photos}", "--tta", "4"), "use 1 (the network's own view); 2 (flip: "),
+        (("--model", "tf_efficientnet_lite0", "{photos}", "--tta", "0"), "0 views of an image are not among"),
+        (("{classifier}", "{photos}", "--tta-combine", "vote"), "one view has nobody to vote with"),
         (("{classifier}", "{folder}/empty"), "no images in"),
         (("{store}", "{photos}"), "is a store of features (.h5), not a classifier (.featx); make one with"),
         (("{index}", "{photos}"), "is an image index (.index), not a classifier"),
@@ -185,6 +210,10 @@ def test_the_pretrained_network_names_its_own_classes(tmp_path, capsys):
     assert line["class"] == "palace"
     assert 1 > line["probability"] > line["top"][1]["probability"]
     assert len(line["top"]) == 3
+    assert run("predict", "--model", "tf_efficientnet_lite0", tmp_path / "china.jpg", "--json", "--tta", 2) == 0
+    (mirrored,) = json_lines(capsys.readouterr().out)
+    assert mirrored["class"] == "palace"
+    assert mirrored["probability"] != line["probability"]
 
 
 def test_pictures_are_read_in_blocks(gallery, monkeypatch, capsys):

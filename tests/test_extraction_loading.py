@@ -16,7 +16,7 @@ from fake_backbone import FAKE_TRANSFORM, write_pictures
 from featx.errors import ImageError
 from featx.extraction.loading import load_images, n_images_ahead, stack_pixels
 from featx.extraction.memory_entries import memory_entry
-from featx.images import list_images
+from featx.images import list_images, views_of
 
 
 @dataclass(frozen=True)
@@ -137,3 +137,15 @@ def test_reading_ahead_is_bounded_in_bytes():
     assert n_images_ahead(64, 2, large) == 85  # 256 MiB of 3 MiB each
     assert n_images_ahead(256, 2, large) == 256  # a batch must fit
     assert n_images_ahead(1, 16, FAKE_TRANSFORM) == 32
+    assert n_images_ahead(8, 2, large, n_views=10) == 8  # ten views of an image take as much as ten images
+    assert n_images_ahead(4, 2, large, n_views=10) == 8
+
+
+def test_views_are_loaded_together():
+    """With views, an image comes with the pixels of all of them, and a stack has them one after another."""
+    entries = [SlowEntry("x" * number, []) for number in (5, 9)]
+    loaded = list(load_images(entries, FAKE_TRANSFORM, views=views_of(3)))
+    assert [image.pixels.shape for image in loaded] == [(3, 8, 8, 3)] * 2
+    stacked = stack_pixels(loaded)
+    assert stacked.shape == (6, 8, 8, 3)
+    assert [int(pixels.max()) for pixels in stacked] == [5, 5, 5, 9, 9, 9]

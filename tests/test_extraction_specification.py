@@ -11,7 +11,7 @@ from extraction_runs import extract
 
 from featx.backbones import open_backbone
 from featx.backbones import weights as weights_of
-from featx.errors import FingerprintMismatchError, RefusedError, WeightsNotFoundError
+from featx.errors import FeatureKeyError, FingerprintMismatchError, RefusedError, UsageError, WeightsNotFoundError
 from featx.extraction import ComputeOptions, FeatureSpec
 from featx.images import list_images
 from featx.store import FeatureStore
@@ -35,6 +35,32 @@ def test_names_mean_what_they_mean_in_the_store(spec, tmp_path):
         early = FeatureSpec.of_store(store, "early")
         assert (early.key, early.width) == ("stages.1@avg", 4)
         assert early.fingerprint == store.fingerprint
+
+
+@pytest.mark.usefixtures("spec")
+def test_layers_can_stand_side_by_side(tmp_path):
+    """Names joined by + are the columns of their layers in that order, from a store and from a network alike."""
+    with FeatureStore(tmp_path / "features.h5") as store:
+        both = FeatureSpec.of_store(store, "penultimate+early")
+        assert (both.key, both.keys) == ("penultimate@avg+stages.1@avg", ("penultimate@avg", "stages.1@avg"))
+        expected = np.concatenate([store["penultimate"][:], store["early"][:]], axis=1)
+        np.testing.assert_array_equal(both.join(store), expected)
+        np.testing.assert_array_equal(both.join(store, [3, 0]), expected[[3, 0]])
+        assert both.width == expected.shape[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("early+stages.1", UsageError, "names the same features twice"),
+        ("penultimate+", FeatureKeyError, "''"),
+        ("penultimate+nothing", FeatureKeyError, "'nothing'"),
+    ],
+)
+def test_layers_side_by_side_must_be_there_and_differ(spec, tmp_path, name, error, message):  # noqa: ARG001
+    """A layer that is named twice, not at all or wrongly is refused."""
+    with FeatureStore(tmp_path / "features.h5") as store, pytest.raises(error, match=message):
+        FeatureSpec.of_store(store, name)
 
 
 def test_random_weights_are_refused_unless_allowed(spec):

@@ -15,9 +15,12 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 
 from featx.errors import HeadError, StoreError, UnsafeFileError, UsageError
 from featx.heads import HEADS, dump_head, evaluate_head, fit_head, load_head, split_rows, wilson_interval
+from featx.heads.fitting import make_folds
+from featx.heads.searching import mean_square_norm
 from featx.reducers import SCALERS, make_reducer, make_scaler
 
 
@@ -37,7 +40,7 @@ def rows():
 @pytest.fixture(scope="module")
 def fitted(rows):
     """One fitted head of each kind, with three of the scalers and both reducers among them."""
-    scales = dict(zip(HEADS, ["zscore", "sqrt", "l2", "none", "minmax", "zscore", "zscore"], strict=True))
+    scales = dict.fromkeys(HEADS, "zscore") | {"svm-rbf": "sqrt", "logistic": "l2", "tree": "none", "forest": "minmax"}
     return {
         name: fit_head(*rows, head=name, scale=scale, reduce="pca:6" if scale == "zscore" else "none", cv=2)
         for name, scale in scales.items()
@@ -140,7 +143,8 @@ def test_every_head_beats_the_majority(fitted, name):
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # the oracle's; ours become notes
 @pytest.mark.parametrize(
-    ("head", "scale", "reduce"), [("svm", "l2", "none"), ("logistic", "zscore", "pca:4"), ("tree", "none", "none")]
+    ("head", "scale", "reduce"),
+    [("svm", "l2", "none"), ("logistic", "zscore", "pca:4"), ("tree", "none", "none"), ("ridge", "minmax", "pca:0.9")],
 )
 def test_choice_equals_grid_search(head, scale, reduce):
     """The explicit loop finds what GridSearchCV finds on the same folds."""
@@ -151,7 +155,8 @@ def test_choice_equals_grid_search(head, scale, reduce):
         ("reduce", make_reducer(reduce, random_state=1)),
         ("head", HEADS[head].make(1, None)),
     ]
-    grid = {f"head__{key}": list(values) for key, values in HEADS[head].grid_for(scale).items()}
+    norm = mean_square_norm(make_scaler(scale).fit_transform(X))
+    grid = [{f"head__{key}": [value] for key, value in params.items()} for params in HEADS[head].candidates(norm, 60)]
     search = GridSearchCV(Pipeline(steps), grid, cv=StratifiedKFold(4, shuffle=True, random_state=1)).fit(X, y)
     assert {f"head__{key}": value for key, value in ours.params.items()} == search.best_params_
     assert ours.cv_accuracy == pytest.approx(search.best_score_)
@@ -206,9 +211,23 @@ def test_single_rows_of_a_class_are_enough(head):
     X, y = blobs([1, 1, 5])
     fitted = fit_head(X, y, head=head)
     assert (fitted.cv_accuracy, fitted.cv_folds) == (None, 0)
-    assert "no cross-validation: the smallest class has 1 rows" in fitted.notes[0]
+    assert "no cross-validation: fewer than two classes have two rows or more" in fitted.notes[0]
     assert any("too sure" in note for note in fitted.notes) == HEADS[head].calibrate
     assert fitted.pipeline.predict_proba(X).shape == (7, 3)
+
+
+def test_a_single_row_of_one_class_does_not_stop_the_others():
+    """A class of one row is in every training part and no test part; it can still be predicted, and a note says so."""
+    X, y = blobs([12, 9, 1])
+    folds, notes = make_folds(y, None, 5, 0)
+    (lone,) = np.flatnonzero(y == 2)
+    assert len(folds) == 5
+    assert all(lone in train for train, _ in folds)
+    assert sorted(np.concatenate([test for _, test in folds])) == [row for row in range(22) if row != lone]
+    assert notes == ("1 class has one of the rows only: always learned from, never scored on in cross-validation",)
+    fitted = fit_head(X, y)
+    assert (fitted.cv_folds, fitted.notes) == (5, notes)
+    assert fitted.pipeline.predict_proba(X).shape == (22, 3)
 
 
 def test_groups_stay_within_folds():
@@ -286,7 +305,7 @@ def test_unusable_rows_are_named(rows):
             fit_head(bad_X, bad_y)
     with pytest.raises(HeadError, match="one group a row"):
         fit_head(X, y, groups=[1, 2])
-    for wrong in ({"head": "knn"}, {"scale": "robust"}, {"reduce": "ica:3"}, {"cv": 1}):
+    for wrong in ({"head": "perceptron"}, {"scale": "robust"}, {"reduce": "ica:3"}, {"cv": 1}):
         with pytest.raises(UsageError):
             fit_head(X, y, **wrong)
 
@@ -432,7 +451,7 @@ def test_other_bytes_are_refused(rows, fitted):
 
 
 def tampered(data, change):
-    """Rewrite the bytes of a head with every array passed through ``change``."""
+    """Rewrite the bytes of a head with every array passed through ``change``, which may return another."""
     source, target = zipfile.ZipFile(io.BytesIO(data)), io.BytesIO()
     n_changed = 0
     with zipfile.ZipFile(target, "w") as zip_file:
@@ -440,7 +459,9 @@ def tampered(data, change):
             content = source.read(name)
             if name.endswith(".npy"):
                 array = np.load(io.BytesIO(content))
-                n_changed += bool(change(array))
+                outcome = change(array)
+                array = outcome if isinstance(outcome, np.ndarray) else array
+                n_changed += outcome is not False
                 buffer = io.BytesIO()
                 np.save(buffer, array)
                 content = buffer.getvalue()
@@ -569,9 +590,81 @@ def test_support_vectors_that_do_not_add_up_are_refused(fitted):
         load_head(tampered(dump_head(fitted["svm-rbf"].pipeline), change))
 
 
-def test_tree_outside_of_a_classifier_is_refused(fitted):
+def knn_array(dtype, n_axes, change):
+    """Return a change of the one array of a nearest-neighbour head that has 90 rows and this type."""
+
+    def changed(array):
+        if array.dtype != dtype or array.ndim != n_axes or array.shape[0] != 90:
+            return False
+        return change(array)
+
+    return changed
+
+
+def last_is(value):
+    return lambda array: np.append(array[:-1], value)
+
+
+def resized(*shape):
+    return lambda array: np.resize(array, shape)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        knn_array(np.int64, 1, last_is(3)),  # three classes: 0, 1, 2
+        knn_array(np.int64, 1, last_is(10**12)),
+        knn_array(np.int64, 1, last_is(-1)),
+        knn_array(np.int64, 1, resized(89)),
+        knn_array(np.int64, 1, resized(90, 1)),
+        knn_array(np.float32, 2, resized(90, 5)),
+        knn_array(np.float32, 2, resized(90, 7)),
+        knn_array(np.float32, 2, resized(60, 6)),
+        knn_array(np.float32, 2, resized(540)),
+    ],
+)
+def test_tampered_neighbours_are_refused(fitted, change):
+    """Class numbers out of bounds, and rows of another width or number, are found before any search."""
+    with pytest.raises(UnsafeFileError, match="nearest-neighbour classifier"):
+        load_head(tampered(dump_head(fitted["knn"].pipeline), change))
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [
+        ("_fit_method", "kd_tree"),
+        ("_fit_method", None),
+        ("n_samples_fit_", 10**6),
+        ("n_neighbors", 91),
+        ("n_neighbors", 0),
+        ("n_features_in_", 5),
+        ("_y", None),
+        ("_fit_X", None),
+        ("classes_", 3),
+    ],
+)
+def test_tampered_numbers_of_neighbours_are_refused(fitted, attribute, value):
+    """Search method and counts must be those that the arrays were made for."""
+
+    def edit(node):
+        return node | {attribute: number(value)} if "_fit_method" in node else None
+
+    with pytest.raises(UnsafeFileError, match="nearest-neighbour classifier"):
+        load_head(edited(dump_head(fitted["knn"].pipeline), edit))
+
+
+def test_neighbours_cannot_be_weighed_by_a_function(fitted):
+    """scikit-learn calls `weights` and `metric` where they are functions; a file cannot bring one."""
+    for attribute in ("weights", "metric", "effective_metric_"):
+        pipeline = load_head(dump_head(fitted["knn"].pipeline))
+        setattr(pipeline.named_steps["head"].calibrated_classifiers_[0].estimator, attribute, np.sqrt)
+        with pytest.raises(UnsafeFileError, match="refused"):
+            load_head(skops.io.dumps(pipeline))
+
+
+def test_tree_outside_of_a_classifier_is_refused(rows):
     """A bare tree, which nothing would guard, is refused as a step of the pipeline."""
-    tree = fitted["tree"].pipeline.named_steps["head"].tree_
+    tree = DecisionTreeClassifier().fit(*rows).tree_
     with pytest.raises(UnsafeFileError, match="outside of a tree classifier"):
         load_head(skops.io.dumps(Pipeline([("head", tree)])))
 

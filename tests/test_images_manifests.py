@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from featx.errors import ImageError, SourceError
-from featx.images import NO_SPLIT, TEST, TRAIN, VAL, list_images
+from featx.images import NO_SPLIT, TEST, TRAIN, VAL, list_images, read_column
 
 
 @pytest.fixture
@@ -161,3 +161,43 @@ def test_missing_source_offers_what_is_there(here):
         list_images("no/such/place")
     with pytest.raises(SourceError, match="empty text"):
         list_images("")
+
+
+@pytest.mark.usefixtures("here")
+def test_any_column_can_be_read(tmp_path):
+    """Texts of a column are found by the path that a store has, stripped, in any case of the name; empty is empty."""
+    rows = f"""Path,label,Patient No
+"a,b.jpg",ant, 7
+{tmp_path}/set/c.jpg,bee,
+../up.jpg,ant,caf\u00e9
+"""
+    folder = tmp_path / "set"
+    folder.mkdir()
+    file = write_csv(folder, rows)
+    found = read_column(file, "patient no ")
+    assert found == {"a,b.jpg": "7", "c.jpg": "", f"{tmp_path}/up.jpg": "caf\u00e9"}
+    assert list(found) == [entry.path for entry in list_images(file).entries]
+    assert list(read_column(file, "label").values()) == ["ant", "bee", "ant"]
+    assert list(read_column(file, "path").values()) == ["a,b.jpg", f"{tmp_path}/set/c.jpg", "../up.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label\n1.jpg,a\n", "no column 'patient'; found: path, label"),
+        ("file,patient\n1.jpg,a\n", "no column 'path'"),
+        ("path,patient,patient\n1.jpg,a,b\n", "2 columns called 'patient'"),
+        ("path,patient\n1.jpg,a\n./1.jpg,b\n", "'1.jpg' twice, on lines 2 and 3"),
+        ("path,patient\n,b\n", "line 2: no path"),
+    ],
+)
+def test_bad_column_names_the_place(tmp_path, text, message):
+    """What keeps a column from being read is said with what was found."""
+    with pytest.raises(SourceError, match=message):
+        read_column(write_csv(tmp_path, text), "patient")
+
+
+def test_column_of_a_csv_that_is_gone(tmp_path):
+    """A CSV that cannot be read is named."""
+    with pytest.raises(SourceError, match="cannot be read"):
+        read_column(tmp_path / "gone.csv", "patient")

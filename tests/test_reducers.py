@@ -1,11 +1,11 @@
-"""Scalers and reducers by name."""
+"""Scalers, and reducers by name."""
 
 import numpy as np
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from featx.errors import UsageError
-from featx.reducers import SCALERS, SignedSquareRoot, make_reducer, make_scaler
+from featx.reducers import SCALERS, ProductQuantizer, SignedSquareRoot, StreamingPCA, make_reducer, make_scaler
 
 X = np.array([[1.0, -4.0, 0.0], [3.0, 0.0, 9.0], [2.0, -16.0, 0.25]], dtype=np.float32)
 
@@ -78,13 +78,26 @@ def test_no_reducer_hands_features_through():
 
 
 @pytest.mark.parametrize(
-    "text", ["pca", "pca:", "pca:0", "pca:-3", "pca:1.5", "pca:0.0", "pca:many", "pq:8", "", "PCA:3"]
+    "text",
+    ["pca", "pca:", "pca:0", "pca:-3", "pca:1.5", "pca:0.0", "pca:many", "pq", "pq:0", "pq:0.5", "pq:x", "", "PCA:3"],
 )
 def test_unknown_reducers_are_named(text):
     """The error says what was given and what is allowed."""
-    with pytest.raises(UsageError, match=r"allowed are none, pca:N") as error:
+    with pytest.raises(UsageError, match=r"allowed are none, pca:N .* pca:F .* and pq:M ") as error:
         make_reducer(text)
     assert repr(text) in str(error.value)
+
+
+def test_names_become_estimators():
+    """pca and pq stand for featx's own estimators, and the seed reaches the one that draws."""
+    assert isinstance(make_reducer("pca:3"), StreamingPCA)
+    assert isinstance(make_reducer("pca:0.9"), StreamingPCA)
+    assert isinstance(make_reducer("pq:8"), ProductQuantizer)
+    assert make_reducer("pq:8", max_components=4, random_state=5).get_params() == {
+        **ProductQuantizer().get_params(),
+        "n_subspaces": 8,
+        "random_state": 5,
+    }
 
 
 def test_unknown_scaler_is_named():

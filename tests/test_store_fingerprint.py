@@ -18,6 +18,7 @@ PRINT: dict[str, Any] = {
     "precision": "f32",
     "engine": "openvino",
     "versions": {"openvino": "2026.4"},
+    "reduction": {"by": "pca:8", "of": {"a@avg": "00"}},
     "layers": ["a"],
 }
 
@@ -72,3 +73,21 @@ def test_a_mismatch_says_what_differs() -> None:
         "Use the same settings on both sides, or extract the features again with the expected ones."
     )
     assert caught.value.exit_code == 3
+
+
+def test_features_as_the_network_gave_them_meet_no_reduced_ones() -> None:
+    """Two without a reduction agree; on one side only it is named, cut short where it is long."""
+    plain = {name: value for name, value in PRINT.items() if name != "reduction"}
+    check_same(plain, dict(plain), what="the store")
+    long = {"by": "pca:8", "of": {f"blocks.{number}@avg": "0" * 32 for number in range(9)}}
+    with pytest.raises(FingerprintMismatchError) as caught:
+        check_same(plain, {**plain, "reduction": long}, what="the store g.h5")
+    first, second, advice = str(caught.value).split("\n")
+    assert first == "the store g.h5 was made in another way than what it is used with:"
+    assert second.startswith('  reduction: expected nothing, found {"by": "pca:8", "of": {"blocks.0@avg": ')
+    assert second.endswith("…")
+    assert len(second) < 220
+    assert advice.startswith("Reduced features meet only features that were reduced together with them")
+    assert differences(PRINT, {**PRINT, "reduction": {"by": "pq:8", "of": {"a@avg": "00"}}}) == [
+        'reduction.by: "pca:8" against "pq:8"'
+    ]

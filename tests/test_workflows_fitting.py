@@ -6,18 +6,28 @@ import json
 
 import numpy as np
 import pytest
+from extraction_runs import TORCH, by_hand, extract
 from gallery import TRAINED, separable, write_store
+from layered_stores import LABELS as LAYERED
+from layered_stores import layered, random_bytes, spoiled, with_copies, write_layers
 from safetensors.torch import load
 
+from featx import backbones
 from featx.backbones import open_backbone
 from featx.backbones.weights import weights_digest
 from featx.bundle import load_bundle
-from featx.errors import FeatureKeyError, HeadError, RefusedError
+from featx.errors import FeatureKeyError, HeadError, RefusedError, UsageError
 from featx.extraction import FeatureSpec
-from featx.heads import RowSplit, evaluate_head
+from featx.heads import evaluate_head, split_rows
+from featx.images import list_images
 from featx.store import FeatureStore
 from featx.workflows import fitting
-from featx.workflows.fitting import FitSettings, _one_sided_notes, fit_classifier, network_weights
+from featx.workflows.fitting import FitSettings, fit_classifier, network_weights
+from featx.workflows.labelled_rows import labelled_rows
+from featx.workflows.learnable_features import layers_to_try
+from featx.workflows.predicting import predict_images
+from featx.workflows.reducing import reduce_store
+from featx.workflows.stored_features import read_reducer
 
 LABELS = np.repeat([0, 1, 2], [20, 15, 10])
 LOGISTIC = FitSettings(head="logistic", cv=2)
@@ -168,10 +178,225 @@ def test_the_weights_of_a_network_come_back():
     assert weights_digest(other) == backbone.weights.digest
 
 
-def test_classes_on_one_side_only_are_named():
-    """A class that is never scored, or never learned, is in the notes."""
-    labels = np.array([0] * 10 + [1] * 10 + [2])
-    split = RowSplit(train=np.r_[0:8, 20], held_out=np.r_[8:20], on="test split")
-    learned, scored = _one_sided_notes(["a", "b", "c"], labels, split)
-    assert learned == "no training rows of b: every one of them counts as an error"
-    assert scored == "no rows to score c on: the score says nothing about them"
+@pytest.fixture
+def fake_store(fake_backbone, image_folder, tmp_path, monkeypatch):
+    """An open store of three layers of the fake network, which opens by its name from now on."""
+    extract(fake_backbone, image_folder, tmp_path / "f.h5", "stages.0,stages.3,penultimate")
+    monkeypatch.setattr(backbones, "open_backbone", lambda *_, **__: fake_backbone)
+    with FeatureStore(tmp_path / "f.h5") as opened:
+        yield opened
+
+
+def probabilities(bundle, entries):
+    """Return what a classifier says of images, (n, classes) in the order of its class names."""
+    rankings = [dict(named.ranking) for named in predict_images(bundle, entries, TORCH, n_best=len(bundle.class_names))]
+    return np.array([[ranking[name] for name in bundle.class_names] for ranking in rankings])
+
+
+@pytest.mark.parametrize("layer", ["stages.3+stages.0", "stages.0+stages.3", "stages.3+penultimate+stages.0"])
+def test_layers_side_by_side_reach_images(layer, fake_store, image_folder, tmp_path):
+    """A classifier on ``A+B`` gives images just what its pipeline gives columns of A, then of B; saved or not."""
+    bundle = fit_classifier(fake_store, layer, LOGISTIC).bundle
+    entries = list_images(image_folder).entries
+    keys = [f"{name}@avg" for name in layer.split("+")]
+    assert bundle.spec.key == "+".join(keys)
+    both = np.hstack([fake_store[key][:] for key in keys])
+    np.testing.assert_array_equal(bundle.spec.join(fake_store), both)
+    stored = bundle.pipeline.predict_proba(both)
+    computed = by_hand(entries)
+    columns = np.hstack([computed[name] for name in layer.split("+")]).astype(np.float32)
+    np.testing.assert_allclose(bundle.pipeline.predict_proba(columns), stored, atol=1e-5)
+    np.testing.assert_allclose(probabilities(bundle, entries), stored, atol=1e-5)
+    bundle.save(tmp_path / "c.featx")
+    again = load_bundle(tmp_path / "c.featx")
+    assert again.spec.key == bundle.spec.key
+    np.testing.assert_array_equal(probabilities(again, entries), probabilities(bundle, entries))
+    assert np.ptp(stored, axis=0).min() > 0.1
+
+
+@pytest.mark.parametrize("by", ["pca:4", "pq:4"])
+def test_a_reduced_store_gives_a_classifier_of_images(by, fake_store, image_folder, tmp_path):
+    """Images go through the reducer of the store, then through the head; saved or not."""
+    reduce_store(fake_store, by, tmp_path / "r.h5")
+    with FeatureStore(tmp_path / "r.h5") as small:
+        result = fit_classifier(small, "penultimate", LOGISTIC)
+        reducer = read_reducer(small, "penultimate@avg")
+    stored, *head = result.bundle.pipeline.steps
+    features = reducer.transform(fake_store["penultimate"][:])
+    expected = features
+    for _, step in head[:-1]:
+        expected = step.transform(expected)
+    expected = head[-1][1].predict_proba(expected)
+    assert (stored[0], result.bundle.spec) == ("stored", FeatureSpec.of_store(fake_store, "penultimate"))
+    entries = list_images(image_folder).entries
+    np.testing.assert_allclose(probabilities(result.bundle, entries), expected, atol=1e-5)
+    result.bundle.save(tmp_path / "c.featx")
+    again = load_bundle(tmp_path / "c.featx")
+    np.testing.assert_array_equal(probabilities(again, entries), probabilities(result.bundle, entries))
+    assert np.ptp(expected, axis=0).min() > 0.05
+
+
+@pytest.mark.parametrize("head", ["svm", "logistic", "knn"])
+def test_the_scaler_of_layers_side_by_side_knows_where_each_begins(head, tmp_path):
+    """``l2`` gives each layer its own length, so that a layer of large numbers does not drown the other."""
+    features = layered(LAYERED)
+    features["penultimate@avg"] *= 1000
+    with FeatureStore(write_layers(tmp_path / "s.h5", features=features)) as opened:
+        settings = FitSettings(head=head, scale="l2", cv=2)
+        bundle = fit_classifier(opened, "penultimate+blocks.2", settings).bundle
+    both = np.hstack([features["penultimate@avg"], features["blocks.2@avg"]])
+    scaled = bundle.pipeline.named_steps["scale"].transform(both)
+    lengths = [np.linalg.norm(part, axis=1) for part in (scaled[:, :10], scaled[:, 10:])]
+    np.testing.assert_allclose(lengths[0], lengths[1], rtol=1e-4)
+
+
+def test_auto_takes_the_layer_that_is_best(tmp_path):
+    """The layer whose classes lie apart is taken, with a reason and the scores of all that were tried."""
+    with FeatureStore(write_layers(tmp_path / "s.h5")) as opened:
+        result = fit_classifier(opened, "auto", LOGISTIC)
+        named = fit_classifier(opened, "blocks.2", LOGISTIC)
+        tried = layers_to_try(opened)
+    assert result.bundle.spec.key == result.choice.layer == "blocks.2@avg"
+    assert [score.layer for score in result.choice.scores] == tried
+    assert result.evaluation.to_json() == named.evaluation.to_json()
+    assert named.choice is None
+    assert result.choice.reason == "the best in cross-validation"
+
+
+def test_auto_may_take_layers_side_by_side(tmp_path):
+    """Where each layer knows one half of the classes, it takes both together."""
+    random = np.random.default_rng(0)
+    labels = np.repeat(np.arange(4), 25)
+    halves = {"blocks.0@avg": labels % 2, "penultimate@avg": labels // 2}
+    features = {
+        key: (random.normal(size=(100, 5)) + 4 * np.eye(5)[half]).astype(np.float32) for key, half in halves.items()
+    }
+    with FeatureStore(write_layers(tmp_path / "s.h5", labels, features)) as opened:
+        result = fit_classifier(opened, "auto", LOGISTIC)
+    assert result.bundle.spec.key == "blocks.0@avg+penultimate@avg"
+    assert result.evaluation.accuracy > 0.8
+
+
+@pytest.mark.parametrize("prefer", ["best", "cheap"])
+def test_auto_never_looks_at_held_out_rows(prefer, tmp_path):
+    """Noise in place of the held-out rows changes neither the choice nor any score behind it."""
+    features, held_out = layered(LAYERED), split_rows(LAYERED).held_out
+    choices = []
+    for name, made in (("plain", features), ("spoiled", spoiled(features, held_out))):
+        with FeatureStore(write_layers(tmp_path / f"{name}.h5", features=made)) as opened:
+            result = fit_classifier(opened, "auto", FitSettings(head="ridge", prefer=prefer))
+            choices.append((result.choice, result.fitted.params, result.fitted.cv_accuracy, result.evaluation.accuracy))
+    assert choices[0][:3] == choices[1][:3]
+    assert choices[0][3] > choices[1][3]
+
+
+def test_cheap_takes_the_shallowest_of_equals(tmp_path):
+    """Where two layers hold the same, ``cheap`` takes the shallower and ``best`` the late one."""
+    good = layered(LAYERED)["blocks.2@avg"]
+    with FeatureStore(
+        write_layers(tmp_path / "s.h5", features={"blocks.0@avg": good, "penultimate@avg": good})
+    ) as store:
+        cheap, best = (
+            fit_classifier(store, "auto", FitSettings(head="ridge", prefer=way)) for way in ("cheap", "best")
+        )
+    assert (cheap.choice.layer, best.choice.layer) == ("blocks.0@avg", "penultimate@avg")
+    assert best.choice.cheapest.layer == "blocks.0@avg"
+    assert best.choice.reason in ("the best in cross-validation", "as good as the best in cross-validation")
+
+
+def test_auto_with_one_layer_takes_it(tmp_path):
+    """There is nothing to choose: the reason says so, and JSON has null for what was not measured."""
+    store = write_store(tmp_path / "s.h5", separable(LABELS), LABELS)
+    with FeatureStore(store) as opened:
+        result = fit_classifier(opened, "auto", LOGISTIC)
+    assert (result.choice.layer, result.choice.reason) == ("penultimate@avg", "it is the only one")
+    shown = json.loads(json.dumps(result.to_json(), allow_nan=False))["layer_choice"]
+    assert shown["scores"] == [{"layer": "penultimate@avg", "accuracy": None, "loss": 0.0, "loss_error": 0.0}]
+    assert shown["cheapest"] == shown["scores"][0]
+
+
+def test_the_choice_is_plain_json(tmp_path):
+    """What is in the choice is in the JSON, number by number."""
+    with FeatureStore(write_layers(tmp_path / "s.h5")) as opened:
+        result = fit_classifier(opened, "auto", FitSettings(head="ridge", cv=2))
+    shown = json.loads(json.dumps(result.to_json(), allow_nan=False))["layer_choice"]
+    assert shown.keys() == {"layer", "reason", "scores", "cheapest"}
+    assert [score["accuracy"] for score in shown["scores"]] == [score.accuracy for score in result.choice.scores]
+    assert shown["cheapest"]["layer"] == result.choice.cheapest.layer
+
+
+def test_a_default_layer_of_several_pools(tmp_path):
+    """Without penultimate and with two pools of the deepest layer, a named layer and auto still work."""
+    names = ("blocks.0@avg", "blocks.4@avg", "blocks.4@max")
+    path = write_layers(tmp_path / "s.h5", features=dict(zip(names, layered(LAYERED).values(), strict=False)))
+    with FeatureStore(path) as opened:
+        assert fit_classifier(opened, "blocks.0", LOGISTIC).bundle.spec.key == "blocks.0@avg"
+        assert fit_classifier(opened, "auto", LOGISTIC).choice.layer.split("@")[0].startswith("blocks")
+        with pytest.raises(FeatureKeyError, match=r"blocks\.4@avg, blocks\.4@max"):
+            fit_classifier(opened, None, LOGISTIC)
+
+
+def test_names_of_layers_that_cannot_be_fitted(tmp_path):
+    """A layer named twice and joined layers of a reduced store are usage errors, before anything is fitted."""
+    with FeatureStore(write_layers(tmp_path / "s.h5")) as opened:
+        with pytest.raises(UsageError, match="names the same features twice"):
+            fit_classifier(opened, "blocks.2+blocks.2", LOGISTIC)
+        with pytest.raises(UsageError, match="unknown; allowed are best and cheap"):
+            fit_classifier(opened, "auto", FitSettings(prefer="worst"))
+        reduce_store(opened, "pca:3", tmp_path / "r.h5")
+    with FeatureStore(tmp_path / "r.h5") as small:
+        with pytest.raises(UsageError, match="cannot stand side by side"):
+            fit_classifier(small, "blocks.2+blocks.0", LOGISTIC)
+        assert {score.layer for score in fit_classifier(small, "auto", LOGISTIC).choice.scores} == set(small.keys)
+
+
+PAIRS = [(0, 5), (1, 9), (2, 17), (25, 30), (26, 41), (43, 50)]
+
+
+def test_copies_are_never_on_both_sides(tmp_path, monkeypatch):
+    """Identical images are together in training or in the held-out rows, and folds get them as groups."""
+    store = write_layers(tmp_path / "s.h5", digests=with_copies(random_bytes(len(LAYERED), 16), PAIRS))
+    fits = []
+    fit_head = fitting.fit_head
+
+    def spy(features, labels, **options):
+        fits.append((features, options["groups"]))
+        return fit_head(features, labels, **options)
+
+    monkeypatch.setattr(fitting, "fit_head", spy)
+    with FeatureStore(store) as opened:
+        result = fit_classifier(opened, None, FitSettings(head="ridge", cv=2))
+        matrix = opened["penultimate"][:]
+    ((features, groups),) = fits
+    place = {row.tobytes(): number for number, row in enumerate(features)}
+    places = [[place.get(matrix[row].tobytes()) for row in pair] for pair in PAIRS]
+    assert all((first is None) == (second is None) for first, second in places)
+    learned = [pair for pair in places if pair[0] is not None]
+    assert len(learned) > 2
+    assert all(groups[first] == groups[second] >= 0 for first, second in learned)
+    assert result.without_copies is None
+    assert "6 of the labelled images repeat another one" in " ".join(result.fitted.notes)
+
+
+def test_the_score_without_copies(tmp_path):
+    """Across a given split copies stay, and the rows that have none in training are scored a second time."""
+    splits = np.where(np.arange(len(LAYERED)) % 4 == 0, 2, 0)
+    digests = with_copies(random_bytes(len(LAYERED), 16), [(1, 4), (2, 8), (25, 40)])
+    store = write_layers(tmp_path / "s.h5", digests=digests, splits=splits)
+    settings = FitSettings(head="ridge", cv=2)
+    with FeatureStore(store) as opened:
+        result = fit_classifier(opened, "blocks.2", settings)
+        allowed = fit_classifier(opened, "blocks.2", FitSettings(head="ridge", cv=2, allow_duplicates=True))
+        rows = labelled_rows(opened)
+        matrix = opened["blocks.2"][:]
+    kept = np.setdiff1d(np.flatnonzero(splits == 2), [4, 8, 40])
+    assert rows.repeated.tolist() == [4, 8, 40]
+    correct = result.bundle.pipeline.predict(matrix[kept]) == LAYERED[kept]
+    assert (result.without_copies.rows, result.without_copies.accuracy) == (len(kept), correct.mean())
+    assert result.without_copies.on == "test split without copies of training images"
+    assert result.evaluation.rows == (splits == 2).sum()
+    shown = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert shown["evaluation_without_copies"]["rows"] == len(kept)
+    assert allowed.without_copies is None
+    assert allowed.to_json()["evaluation_without_copies"] is None
+    assert allowed.fitted.notes == ()

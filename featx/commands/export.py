@@ -1,6 +1,7 @@
 """Write features of a store as .npy, .csv, .parquet or .pt; the extension of --out says which.
 
-.npy holds the matrix, with paths, labels and splits in OUT.csv beside it.
+.npy holds the matrix, with paths, labels and splits in OUT.csv beside it. Of a reduced store, the reduced columns are
+written; codes (--reduce pq:M) are decoded to the features that they stand for.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ def run(*, store: str, out: str, overwrite: bool, layer: str | None) -> int:
     from featx.store import FeatureStore
     from featx.workflows.exporting import check_format, export_features
     from featx.workflows.file_kinds import STORE, require_kind
+    from featx.workflows.stored_features import decoded
 
     target = check_output(out, store, overwrite=overwrite)
     check_format(target)
@@ -35,5 +37,5 @@ def run(*, store: str, out: str, overwrite: bool, layer: str | None) -> int:
         opened.resolve(layer)  # a wrong name should leave no folder behind
         make_folder_of(target)
         key = export_features(opened, target, layer, overwrite=overwrite)
-        print(f"{out}: {count(opened.rows, 'row')} of {key}, {opened.infos[key].width} wide")
+        print(f"{out}: {count(opened.rows, 'row')} of {key}, {decoded(opened, key).shape[1]} wide")
     return 0

@@ -1,4 +1,4 @@
-"""What fit-svm, fit-logistic and fit-tree have in common: arguments, and the report."""
+"""What the ``fit-`` verbs have in common: arguments, and the report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from featx.commands.options import add_json_argument, add_layer_argument, add_output_argument
+from featx.commands.evaluations import class_table, confusion_table
+from featx.commands.layer_names import shown_name
+from featx.commands.options import add_json_argument, add_output_argument, add_row_arguments, check_row_arguments
 from featx.commands.outputs import check_output, make_folder_of
 from featx.commands.tables import format_table
 from featx.errors import UsageError
@@ -15,35 +17,35 @@ from featx.errors import UsageError
 if TYPE_CHECKING:
     import argparse
 
-    from featx.heads import Evaluation
     from featx.workflows.fitting import FitResult
-
-_MAX_CONFUSION = 15  # classes; a wider matrix does not fit a terminal
 
 
 def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of every ``fit-`` verb."""
     parser.add_argument("store", metavar="F.h5", help="features with labels, from featx extract")
     add_output_argument(parser, "the classifier", "flowers.featx")
-    add_layer_argument(parser)
+    parser.add_argument(
+        "--layer", metavar="NAME",
+        help="layer, LAYER@POOL or alias in the store; A+B for several side by side; auto to have one chosen by"
+        " cross-validation (default: penultimate, else the deepest)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--prefer", default="best", metavar="WHICH",
+        help="with --layer auto: best, or cheap for the cheapest that cannot be told from it (default: best)",
+    )  # fmt: skip
     parser.add_argument(
         "--scale", default="zscore", metavar="NAME", help="none, zscore, minmax, l2 or sqrt (default: zscore)"
     )
     parser.add_argument(
-        "--reduce", default="none", metavar="SPEC", help="none, or pca:N (N components, or a share below 1)"
-    )
+        "--reduce", default="none", metavar="SPEC",
+        help="none, pca:N (N components, or a share below 1) or pq:M (M bytes an image)",
+    )  # fmt: skip
     parser.add_argument(
         "--cv", type=int, default=5, metavar="N", help="folds that choose hyper-parameters (default: 5)"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of folds and held-out rows (default: 0)")
-    parser.add_argument(
-        "--held-out", type=float, default=0.2, metavar="SHARE",
-        help="share of rows to score on where there is no test or val split (default: 0.2)",
-    )  # fmt: skip
-    parser.add_argument("--balanced", action="store_true", help="weigh classes by the inverse of their size")
+    add_row_arguments(parser)
     parser.add_argument("--refit-all", action="store_true", help="after scoring, fit again on all labelled rows")
     parser.add_argument("--embed-weights", action="store_true", help="put the network's weights into the classifier")
-    parser.add_argument("--allow-random", action="store_true", help="accept features of untrained weights")
     parser.add_argument("--jobs", type=int, metavar="N", help="processes over folds (default: chosen)")
     add_json_argument(parser)
 
@@ -55,58 +57,53 @@ def fit_and_report(
     out: str,
     overwrite: bool,
     layer: str | None,
-    scale: str,
-    reduce: str,
-    cv: int,
-    seed: int,
-    held_out: float,
-    balanced: bool,
-    refit_all: bool,
     embed_weights: bool,
-    allow_random: bool,
-    jobs: int | None,
     as_json: bool,
+    **how: Any,
 ) -> int:
-    """Fit a head, save the classifier and print how good it is."""
+    """Fit a head, save the classifier and print how good it is.
+
+    Parameters
+    ----------
+    head : str
+        A key of `featx.heads.HEADS`.
+    store, out, overwrite, layer, embed_weights, as_json
+        The arguments of those names.
+    **how
+        The other arguments of `add_fit_arguments`.
+    """
     from featx.workflows.file_kinds import STORE, require_kind
 
     target = check_output(out, store, overwrite=overwrite)  # all that is cheap, before torch is loaded
     require_kind(store, STORE)
-    _check_numbers(cv=cv, seed=seed, held_out=held_out, jobs=jobs)
+    if how["cv"] < 2:
+        raise UsageError(f"--cv {how['cv']} is below 2; give at least 2 folds")
+    check_row_arguments(seed=how["seed"], held_out=how["held_out"], jobs=how["jobs"])
+    _check_preference(how["prefer"], layer)
 
     from featx.store import FeatureStore
     from featx.workflows.fitting import FitSettings, fit_classifier, network_weights
 
     settings = FitSettings(
         head=head,
-        scale=scale,
-        reduce=reduce,
-        cv=cv,
-        seed=seed,
-        held_out=held_out,
-        class_weight="balanced" if balanced else None,
-        n_jobs=jobs,
-        refit_all=refit_all,
-        allow_random=allow_random,
+        class_weight="balanced" if how.pop("balanced") else None,
+        n_jobs=how.pop("jobs"),
+        **how,
     )
     with FeatureStore(store) as opened:
         result = fit_classifier(opened, layer, settings)
     bundle = replace(result.bundle, weights=network_weights(result.bundle.spec)) if embed_weights else result.bundle
     make_folder_of(target)
     bundle.save(target, overwrite=overwrite)
-    print(json.dumps(result.to_json()) if as_json else _report(result, out, refit_all))
+    print(json.dumps(result.to_json()) if as_json else _report(result, out, settings.refit_all))
     return 0
 
 
-def _check_numbers(*, cv: int, seed: int, held_out: float, jobs: int | None) -> None:
-    if cv < 2:
-        raise UsageError(f"--cv {cv} is below 2; give at least 2 folds")
-    if not 0 <= seed < 2**32:
-        raise UsageError(f"--seed {seed} is not from 0 to {2**32 - 1}")
-    if not 0 < held_out < 1:
-        raise UsageError(f"--held-out {held_out} is not between 0 and 1; give a share such as 0.2")
-    if jobs is not None and jobs < 1:
-        raise UsageError(f"--jobs {jobs} starts no process; give 1 or more, or leave it out")
+def _check_preference(prefer: str, layer: str | None) -> None:
+    if prefer not in ("best", "cheap"):
+        raise UsageError(f"--prefer {prefer} is unknown; give best or cheap")
+    if prefer == "cheap" and layer != "auto":
+        raise UsageError("--prefer cheap says which layer --layer auto takes; give --layer auto, or leave it out")
 
 
 def _report(result: FitResult, out: str, refit_all: bool) -> str:
@@ -116,7 +113,8 @@ def _report(result: FitResult, out: str, refit_all: bool) -> str:
     reduced = "" if fitted.reduce == "none" else f", reduced by {fitted.reduce}"
     low, high = evaluation.interval
     lines = [
-        f"{fitted.head} on {spec.key} ({spec.width} wide), scaled by {fitted.scale}{reduced}:"
+        *_choice_lines(result),
+        f"{fitted.head} on {shown_name(spec.key)} ({spec.width} wide), scaled by {fitted.scale}{reduced}:"
         f" {params or 'no parameters'}{chosen}; {fitted.n_rows} training rows, {result.seconds:.1f} s",
         *(f"note: {note}" for note in fitted.notes),
         *([f"note: {result.n_unlabelled} rows without a label left out"] if result.n_unlabelled else []),
@@ -125,10 +123,11 @@ def _report(result: FitResult, out: str, refit_all: bool) -> str:
         f" on {evaluation.rows} rows never seen ({evaluation.on})",
         f"always answering {evaluation.majority_class!r} would give {evaluation.majority_accuracy:.3f}",
         f"balanced accuracy {evaluation.balanced_accuracy:.3f}, macro F1 {evaluation.macro_f1:.3f}",
+        *_copies_lines(result),
         "",
-        _class_table(evaluation),
+        class_table(evaluation),
         "",
-        _confusion(evaluation),
+        confusion_table(evaluation),
         "",
         f"saved {out}" + (" (fitted again on all labelled rows after scoring)" if refit_all else ""),
         f"next: featx predict {shlex.quote(out)} IMAGE...",
@@ -136,29 +135,31 @@ def _report(result: FitResult, out: str, refit_all: bool) -> str:
     return "\n".join(lines)
 
 
-def _class_table(evaluation: Evaluation) -> str:
-    rows: list[tuple[Any, ...]] = [
-        (score.name, f"{score.precision:.3f}", f"{score.recall:.3f}", f"{score.f1:.3f}", score.support)
-        for score in evaluation.per_class
+def _choice_lines(result: FitResult) -> list[str]:
+    """Return why the layer was chosen, and what else there was."""
+    choice = result.choice
+    if choice is None:
+        return []
+    lines = [f"layer {shown_name(choice.layer)}: {choice.reason}"]
+    if len(choice.scores) > 1:
+        cells = [(shown_name(score.layer), f"{score.accuracy:.3f}", f"{score.loss:.3f}") for score in choice.scores]
+        lines += [format_table(("layer", "cross-validated", "behind the best"), cells), ""]
+    cheapest = choice.cheapest
+    order = [score.layer for score in choice.scores]
+    if order.index(cheapest.layer) < order.index(choice.layer):  # layers come from the cheapest to the dearest
+        lines.insert(
+            1, f"--prefer cheap would take {shown_name(cheapest.layer)}, expected loss {100 * cheapest.loss:.1f} points"
+        )
+    return lines
+
+
+def _copies_lines(result: FitResult) -> list[str]:
+    """Return what the score is without copies of training images."""
+    without = result.without_copies
+    if without is None:
+        return []
+    low, high = without.interval
+    return [
+        f"without the {result.evaluation.rows - without.rows} of them that have a copy in training: accuracy"
+        f" {without.accuracy:.3f}, interval {low:.3f} to {high:.3f}"
     ]
-    return format_table(("class", "precision", "recall", "F1", "rows"), rows)
-
-
-def _confusion(evaluation: Evaluation) -> str:
-    """Return the confusion matrix or, for many classes, its largest errors."""
-    names = [score.name for score in evaluation.per_class]
-    matrix = evaluation.confusion
-    if len(names) <= _MAX_CONFUSION:
-        header = ("true \\ predicted", *(name[:12] for name in names))
-        return format_table(header, [(name, *row) for name, row in zip(names, matrix.tolist(), strict=True)])
-    errors = sorted(
-        ((int(count), names[true], names[predicted]) for (true, predicted), count in _off_diagonal(matrix)),
-        reverse=True,
-    )
-    rows = [(true, predicted, count) for count, true, predicted in errors[:10]]
-    return format_table(("most confused: true", "predicted", "rows"), rows, left=(0, 1)) if rows else "no errors"
-
-
-def _off_diagonal(matrix: Any) -> list[tuple[tuple[int, int], int]]:
-    rows, columns = matrix.nonzero()
-    return [((r, c), matrix[r, c]) for r, c in zip(rows.tolist(), columns.tolist(), strict=True) if r != c]

@@ -64,6 +64,8 @@ def _describe_store(file: str) -> dict[str, Any]:
                     "key": info.key,
                     "width": info.width,
                     "dtype": info.dtype,
+                    "codec": info.codec,
+                    "reducer": store.reducers.get(info.key, ""),
                     "depth": info.depth,
                     "map_shape": list(info.map_shape),
                 }
@@ -109,7 +111,7 @@ def _describe_index(file: str) -> dict[str, Any]:
 
 def _store_text(described: Mapping[str, Any]) -> str:
     rows = [
-        (info["key"], info["width"], info["dtype"], f"{info['depth']:.0%}", "x".join(map(str, info["map_shape"])))
+        (info["key"], info["width"], _stored_as(info), f"{info['depth']:.0%}", "x".join(map(str, info["map_shape"])))
         for info in described["features"]
     ]
     aliases = [f"{alias} = {layer}" for alias, layer in described["aliases"].items()]
@@ -119,6 +121,7 @@ def _store_text(described: Mapping[str, Any]) -> str:
         "labels: " + _shortened(f"{name} {number}" for name, number in described["labels"].items()),
         "splits: " + ", ".join(f"{name} {number}" for name, number in described["splits"].items()),
         *_network_lines(described["fingerprint"]),
+        *_reduction_lines(described["fingerprint"]),
         format_table(("features", "width", "dtype", "depth", "layer's output"), rows, left=(0, 2)),
         *(["aliases: " + ", ".join(aliases)] if aliases else []),
         f"failures: {len(failures)}" + (" (list them with --failures)" if failures else ""),
@@ -170,7 +173,11 @@ def _index_text(described: Mapping[str, Any]) -> str:
         f"thumbnails: {'yes' if described['thumbnails'] else 'no'}",
     ]
     if features:
-        lines += [f"features: {features['key']}", *_network_lines(features["fingerprint"])]
+        lines += [
+            f"features: {features['key']}",
+            *_network_lines(features["fingerprint"]),
+            *_reduction_lines(described),
+        ]
     return "\n".join(lines)
 
 
@@ -180,6 +187,19 @@ def _network_lines(made: Mapping[str, Any]) -> list[str]:
         f"precision: {made.get('precision')}, engine {made.get('engine')}, decoder {made.get('decoder')}",
         f"transform: {json.dumps(made.get('transform'))}",
     ]
+
+
+def _stored_as(info: Mapping[str, Any]) -> str:
+    return f"{info['dtype']} ({info['codec']} codes)" if info["codec"] else info["dtype"]
+
+
+def _reduction_lines(made: Mapping[str, Any]) -> list[str]:
+    reduction = made.get("reduction")
+    if not isinstance(reduction, dict):
+        return []
+    seed = f", seed {reduction['seed']}" if "seed" in reduction else ""
+    rows = count(reduction.get("rows", 0), "row")
+    return [f"reduced by: {reduction.get('by')}, fitted on {rows} ({reduction.get('on')}){seed}"]
 
 
 def _shortened(names: Iterable[str]) -> str:

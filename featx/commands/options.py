@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from featx.errors import UsageError
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
 
     from featx.extraction import ComputeOptions
 
+_SEED, _HELD_OUT = 0, 0.2  # what is taken where nothing is given
+
 
 def add_layer_argument(parser: argparse.ArgumentParser) -> None:
     """Add ``--layer``, one feature set of a store."""
@@ -19,6 +22,61 @@ def add_layer_argument(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="layer, LAYER@POOL or alias in the store (default: penultimate, else the deepest)",
     )
+
+
+def add_row_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what says which rows are learned from: ``--seed --held-out --balanced --groups`` and what is allowed."""
+    parser.add_argument("--seed", type=int, default=_SEED, metavar="N", help="of folds and held-out rows (default: 0)")
+    parser.add_argument(
+        "--held-out", type=float, default=_HELD_OUT, metavar="SHARE",
+        help="share of rows to score on where there is no test or val split (default: 0.2)",
+    )  # fmt: skip
+    parser.add_argument("--balanced", action="store_true", help="weigh classes by the inverse of their size")
+    parser.add_argument(
+        "--groups", metavar="COLUMN", dest="group_column",
+        help="column of the CSV that the store was made from: images with the same text in it stay on one side"
+        " (default: its column group)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--allow-duplicates", action="store_true", help="do not look for copies and near-copies of images"
+    )
+    parser.add_argument("--allow-random", action="store_true", help="accept features of untrained weights")
+
+
+def check_row_arguments(*, seed: int, held_out: float, jobs: int | None) -> None:
+    """Check the numbers of `add_row_arguments`, and ``--jobs``.
+
+    Raises
+    ------
+    UsageError
+        One is out of its range.
+    """
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"--seed {seed} is not from 0 to {2**32 - 1}")
+    if not 0 < held_out < 1:
+        raise UsageError(f"--held-out {held_out} is not between 0 and 1; give a share such as 0.2")
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"--jobs {jobs} starts no process; give 1 or more, or leave it out")
+
+
+def typed_row_options(
+    *,
+    seed: int,
+    held_out: float,
+    balanced: bool,
+    group_column: str | None,
+    allow_duplicates: bool,
+    allow_random: bool,
+) -> list[str]:
+    """Return what of `add_row_arguments` has to be typed, so that another command takes the same rows."""
+    return [
+        *([f"--seed {seed}"] if seed != _SEED else []),
+        *([f"--held-out {held_out}"] if held_out != _HELD_OUT else []),
+        *(["--balanced"] if balanced else []),
+        *([] if group_column is None else [f"--groups {shlex.quote(group_column)}"]),
+        *(["--allow-duplicates"] if allow_duplicates else []),
+        *(["--allow-random"] if allow_random else []),
+    ]
 
 
 def add_output_argument(parser: argparse.ArgumentParser, what: str, example: str) -> None:

@@ -23,6 +23,18 @@ if TYPE_CHECKING:
     from featx.workflows.predicting import Prediction
 
 
+def add_view_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add test-time augmentation: ``--tta`` and ``--tta-combine``."""
+    parser.add_argument(
+        "--tta", type=int, default=1, metavar="N",
+        help="views an image: 2 flip, 3 scales, 5 crops, 6 scales and flip, 10 crops and flip (default: 1, none)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tta-combine", default="mean", choices=("mean", "vote"), dest="combine",
+        help="mean of the views' probabilities, or the share of views that vote for a class (default: mean)",
+    )  # fmt: skip
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``featx predict``."""
     parser.add_argument(
@@ -33,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights", metavar="FILE", help="weights of the network, where they are not found by themselves"
     )
     parser.add_argument("--top", type=int, default=1, metavar="N", help="classes shown an image (default: 1)")
+    add_view_arguments(parser)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", dest="as_json", help="one JSON object a line")
     form.add_argument("--csv", action="store_true", dest="as_csv", help="CSV with columns path, class, probability")
@@ -45,6 +58,8 @@ def run(
     model: str | None,
     weights: str | None,
     top: int,
+    tta: int,
+    combine: str,
     as_json: bool,
     as_csv: bool,
     engine: str,
@@ -53,10 +68,12 @@ def run(
     workers: int | None,
 ) -> int:
     """Predict and print a line an image; images that cannot be read go to stderr."""
+    from featx.images import views_of
     from featx.workflows.image_arguments import named_images
 
     if top < 1:
         raise UsageError(f"--top {top} is not at least 1; leave it out for the most probable class alone")
+    views_of(tta)
     classifier, images = _take_classifier(inputs, model)
     entries = named_images(images)  # before torch is loaded, because a wrong path should not wait for it
     options = compute_options(engine, device, batch_size, workers)
@@ -65,9 +82,11 @@ def run(
     from featx.workflows.predicting import name_images, predict_images
 
     if model is not None:
-        predictions = name_images(model, entries, options, weights=weights, n_best=top)
+        predictions = name_images(model, entries, options, weights=weights, n_best=top, tta=tta, combine=combine)
     else:
-        predictions = predict_images(load_bundle(classifier), entries, options, weights=weights, n_best=top)
+        predictions = predict_images(
+            load_bundle(classifier), entries, options, weights=weights, n_best=top, tta=tta, combine=combine
+        )
     return _print(predictions, as_json, as_csv)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from featx.backbones import Backbone, Engine, Tap
     from featx.extraction.loading import Readable
+    from featx.images import View
 
 _VERSIONED = ("torch", "timm", "openvino", "pillow", "numpy")
 
@@ -126,28 +127,60 @@ class FeatureComputer:
         failures : dict of int to str
             Place of an image that could not be read, to the reason.
         """
-        features = {tap.key: np.full((len(entries), tap.width), np.nan, np.float32) for tap in self.taps}
+        return self._rows_of(entries, None)
+
+    def view_features_of(
+        self, entries: Sequence[Readable], views: Sequence[View]
+    ) -> tuple[dict[str, np.ndarray], dict[int, str]]:
+        """Return the features of several views of a few images; each image is read and decoded once.
+
+        Parameters
+        ----------
+        entries : sequence of ImageEntry or MemoryEntry
+            Images.
+        views : sequence of View
+            At least one; see `featx.images.views_of`.
+
+        Returns
+        -------
+        features : dict of str to ndarray
+            Key to (n, n_views, width) float32; images that failed are NaN.
+        failures : dict of int to str
+            Place of an image that could not be read, to the reason.
+        """
+        features, failures = self._rows_of(entries, views)
+        shape = (len(entries), len(views))
+        return {tap.key: features[tap.key].reshape(*shape, tap.width) for tap in self.taps}, failures
+
+    def _rows_of(
+        self, entries: Sequence[Readable], views: Sequence[View] | None
+    ) -> tuple[dict[str, np.ndarray], dict[int, str]]:
+        """Return features, a row for every view of every image, the views of one image after another."""
+        n_views = 1 if views is None else len(views)
+        features = {tap.key: np.full((len(entries) * n_views, tap.width), np.nan, np.float32) for tap in self.taps}
         failures: dict[int, str] = {}
         batch: list[LoadedImage] = []
-        size = min(self.batch_size, max(len(entries), 1))
+        size = min(self.batch_size, max(len(entries) * n_views, 1))
+        n_images = max(1, size // n_views)  # of a batch, which holds all views of an image
 
         def run() -> None:
-            engine = self.engine_for(features, size)
-            outputs = engine.run(stack_pixels(batch))
-            rows = [loaded.index for loaded in batch]
-            for tap, output in zip(self.taps, outputs, strict=True):
-                features[tap.key][rows] = output
+            engine, pixels = self.engine_for(features, size), stack_pixels(batch)
+            rows = np.array([loaded.index * n_views + view for loaded in batch for view in range(n_views)])
+            for start in range(0, len(rows), size):  # more than once only where an image has more views than a batch
+                part = slice(start, start + size)
+                for tap, output in zip(self.taps, engine.run(pixels[part]), strict=True):
+                    features[tap.key][rows[part]] = output
             batch.clear()
 
         n_threads, transform = self.options.n_threads, self.backbone.transform
-        n_ahead = n_images_ahead(size, n_threads, transform)
-        with closing(load_images(entries, transform, n_threads=n_threads, n_ahead=n_ahead)) as loading:
+        n_ahead = n_images_ahead(n_images, n_threads, transform, n_views)
+        with closing(load_images(entries, transform, n_threads=n_threads, n_ahead=n_ahead, views=views)) as loading:
             for loaded in loading:
                 if loaded.reason:
                     failures[loaded.index] = loaded.reason
                     continue
                 batch.append(loaded)
-                if len(batch) == size:
+                if len(batch) == n_images:
                     run()
         if batch:
             run()

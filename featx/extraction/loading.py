@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
     from featx.backbones import TransformSpec
+    from featx.images import View
 
 _BYTES_AHEAD = 256 * 2**20  # of pixels that wait for the network
 _logger = logging.getLogger(__name__)
@@ -45,7 +46,8 @@ class LoadedImage:
     digest : bytes
         BLAKE2b-128 of the file; empty where it could not be read.
     pixels : ndarray of uint8 or None
-        (height, width, 3); None where it is not to be computed, or failed.
+        (height, width, 3), or (n_views, height, width, 3) where views were asked for; None where it is not to be
+        computed, or failed.
     phash : bytes
         Perceptual hash, 8 bytes.
     size : (int, int)
@@ -69,6 +71,7 @@ def load_images(
     is_known: Callable[[bytes], bool] = lambda _digest: False,
     n_threads: int = 2,
     n_ahead: int = 64,
+    views: Sequence[View] | None = None,
 ) -> Generator[LoadedImage]:
     """Yield every entry in order, read and decoded by threads a bounded number of images ahead.
 
@@ -82,7 +85,16 @@ def load_images(
         Digest to whether the image need not be decoded.
     n_threads, n_ahead : int
         Threads, and images in memory at the most.
+    views : sequence of View, optional
+        Views of each image; the network's own alone, without an axis for it, when not given.
     """
+    geometry: dict[str, Any] = {
+        "size": transform.size,
+        "resize_size": transform.resize_size,
+        "crop_mode": transform.crop_mode,
+        "interpolation": transform.interpolation,
+        "fill": transform.fill,
+    }
 
     def load(index: int) -> LoadedImage:
         digest = b""
@@ -92,14 +104,10 @@ def load_images(
             if is_known(digest):
                 return LoadedImage(index, digest)
             picture = encoded.decode()
-            pixels = images.resize_and_crop(
-                picture,
-                size=transform.size,
-                resize_size=transform.resize_size,
-                crop_mode=transform.crop_mode,
-                interpolation=transform.interpolation,
-                fill=transform.fill,
-            )
+            if views is None:
+                pixels = images.resize_and_crop(picture, **geometry)
+            else:
+                pixels = images.view_pixels(picture, views, **geometry)
             return LoadedImage(index, digest, pixels, images.perceptual_hash(picture), picture.size)
         except ImageError as error:
             return LoadedImage(index, digest, reason=str(error))
@@ -120,12 +128,13 @@ def load_images(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def n_images_ahead(batch_size: int, n_threads: int, transform: TransformSpec) -> int:
+def n_images_ahead(batch_size: int, n_threads: int, transform: TransformSpec, n_views: int = 1) -> int:
     """Return how many images to read ahead: enough to keep network and threads busy, bounded in memory."""
-    n_fitting = _BYTES_AHEAD // (3 * transform.size[0] * transform.size[1])
+    n_fitting = _BYTES_AHEAD // (3 * transform.size[0] * transform.size[1] * n_views)
     return max(batch_size, 2 * n_threads, min(3 * batch_size, n_fitting))
 
 
 def stack_pixels(batch: Sequence[LoadedImage]) -> np.ndarray:
-    """Return the pixels of loaded images as one (n, height, width, 3) uint8 array."""
-    return np.stack([loaded.pixels for loaded in batch if loaded.pixels is not None])
+    """Return the pixels of loaded images as one (n, height, width, 3) uint8 array, all views of one after another."""
+    stacked = np.stack([loaded.pixels for loaded in batch if loaded.pixels is not None])
+    return stacked.reshape(-1, *stacked.shape[-3:])

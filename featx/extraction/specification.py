@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from featx import backbones
-from featx.errors import RefusedError
+from featx.errors import RefusedError, UsageError
 from featx.extraction.computing import ComputeOptions, FeatureComputer
 from featx.store import check_same
 
@@ -16,14 +18,17 @@ if TYPE_CHECKING:
     from featx.store import FeatureStore
 
 
+JOINED_BY = "+"  # between the layers of a name; no module and no pooling has it in its name
+
+
 @dataclass(frozen=True)
 class FeatureSpec:
-    """One layer and pooling of one network, with how its pictures are prepared.
+    """One layer and pooling of one network, or several side by side, with how their pictures are prepared.
 
     Parameters
     ----------
     key : str
-        ``LAYER@POOL``.
+        ``LAYER@POOL``; several, whose columns follow one another, are joined by ``+``.
     width : int
         Length of the feature vector.
     fingerprint : mapping
@@ -36,9 +41,44 @@ class FeatureSpec:
 
     @classmethod
     def of_store(cls, store: FeatureStore, name: str | None = None) -> FeatureSpec:
-        """Return the specification of some features of a store; see `FeatureStore.resolve` for the names."""
-        key = store.resolve(name)
-        return cls(key, store.infos[key].width, store.fingerprint)
+        """Return the specification of some features of a store.
+
+        Parameters
+        ----------
+        store : FeatureStore
+            Where they are.
+        name : str, optional
+            See `FeatureStore.resolve`; several names, for layers side by side, are joined by ``+``.
+
+        Raises
+        ------
+        FeatureKeyError
+            Nothing is called so, or several are.
+        UsageError
+            A layer is named twice.
+        """
+        keys = [store.resolve(part) for part in (name.split(JOINED_BY) if name else [None])]
+        if len(set(keys)) < len(keys):
+            raise UsageError(f"{name} names the same features twice ({', '.join(keys)}); name each layer once")
+        return cls(JOINED_BY.join(keys), sum(store.infos[key].width for key in keys), store.fingerprint)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The layers, ``LAYER@POOL`` each, in the order of their columns."""
+        return tuple(self.key.split(JOINED_BY))
+
+    def join(self, features: Mapping[str, Any] | FeatureStore, rows: Any = ...) -> np.ndarray:
+        """Return the columns of all layers side by side, (n, width) float32.
+
+        Parameters
+        ----------
+        features : mapping of str to array-like of shape (n, d)
+            Key to features: a `FeatureStore`, or what `FeatureComputer.features_of` returns.
+        rows : index, optional
+            Which rows; all by default.
+        """
+        parts = [np.asarray(features[key][rows], np.float32) for key in self.keys]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def refuse_random(self, *, allowed: bool, what: str) -> None:
         """Raise `RefusedError` where the network's weights were drawn at random, unless that is allowed."""
@@ -72,7 +112,7 @@ class FeatureSpec:
         elif weights is None and source.startswith("random:"):
             weights = source
         backbone = backbones.open_backbone(str(self.fingerprint["model"]), weights=weights, download=False)
-        taps = backbone.select([self.key]).taps
+        taps = backbone.select(list(self.keys)).taps
         options = replace(options or ComputeOptions(), precision=str(self.fingerprint["precision"]))
         computer = FeatureComputer(backbone, taps, options)
         check_same(self.fingerprint, computer.fingerprint(), what=f"the network {backbone.name} as it opens here")

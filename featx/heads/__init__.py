@@ -1,6 +1,7 @@
 """Classifiers on features: name → scikit-learn pipeline with a small grid, fitted, scored, and kept safely.
 
-``table`` lists the heads, ``splitting`` says which rows are learned from and which scored on, ``fitting`` fits,
+``table`` lists the heads, ``splitting`` says which rows are learned from and which scored on, ``fitting`` fits with
+hyper-parameters that ``searching`` finds on ``fold_rows``, which share their decomposition;
 ``scoring`` scores, ``persistence`` turns a fitted pipeline into bytes and back, and ``safety`` checks what came back.
 """
 
@@ -8,11 +9,12 @@ from featx.heads.fitting import FittedHead, fit_head
 from featx.heads.persistence import dump_head, load_head
 from featx.heads.scoring import ClassScore, Evaluation, evaluate_head, wilson_interval
 from featx.heads.splitting import RowSplit, split_rows
-from featx.heads.table import HEADS, HeadKind
+from featx.heads.table import HEADS, ClassWeight, HeadKind
 
 __all__ = [
     "HEADS",
     "ClassScore",
+    "ClassWeight",
     "Evaluation",
     "FittedHead",
     "HeadKind",

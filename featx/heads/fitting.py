@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,18 +9,26 @@ import numpy as np
 from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, clone
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import ParameterGrid, StratifiedGroupKFold, StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.pipeline import Pipeline
 
 from featx.errors import HeadError, UsageError
+from featx.heads.fold_rows import FoldRows, Widths, lowered_note
+from featx.heads.searching import (
+    NOT_CONVERGED,
+    FoldSearch,
+    best_candidate,
+    fit_quietly,
+    mean_square_norm,
+    search_fold,
+    solver_params,
+)
 from featx.heads.splitting import own_groups
 from featx.heads.table import HEADS, ClassWeight, HeadKind
+from featx.heads.threads import few_threads
 from featx.reducers import make_reducer, make_scaler
 
 Folds = list[tuple[np.ndarray, np.ndarray]]
-
-_NOT_CONVERGED = "the solver stopped before it converged; the result is approximate (another scaler may help)"
 
 
 @dataclass(frozen=True)
@@ -69,12 +76,13 @@ def fit_head(
     seed: int = 0,
     class_weight: ClassWeight = None,
     groups: Any = None,
+    widths: Widths = None,
     n_jobs: int = 1,
 ) -> FittedHead:
     """Return a classifier fitted on all rows, with hyper-parameters chosen by cross-validation on the same rows.
 
-    Scaler and reducer are fitted inside each fold, once for all hyper-parameters. Probabilities of the support
-    vector machines are Platt's sigmoids, fitted to scores of rows that the machine had not seen.
+    Scaler and reducer are fitted inside each fold, once for all hyper-parameters. Where the table says so,
+    probabilities are Platt's sigmoids, fitted to scores of rows that the head had not seen.
 
     Parameters
     ----------
@@ -83,15 +91,17 @@ def fit_head(
     y : array-like of int, shape (n,)
         Class of each row, 0 or more.
     head, scale, reduce : str
-        A key of ``HEADS``, a key of ``SCALERS``, and none, pca:N or pca:F.
+        A key of ``HEADS``, a key of ``SCALERS``, and none, pca:N, pca:F or pq:M.
     cv : int
         Folds, lowered to the rows (or groups) of the smallest class.
     seed : int
         Of folds, solvers and forests; the same seed gives the same result.
     class_weight : None, "balanced" or mapping of int to float
-        As in scikit-learn. The majority head ignores it.
+        As in scikit-learn. The heads majority and knn ignore it.
     groups : array-like of int, shape (n,), optional
         Rows of one group (0 or more) are never split between folds.
+    widths : sequence of int, optional
+        Columns of each layer, where several stand side by side; see `featx.reducers.make_scaler`.
     n_jobs : int
         Processes that work on folds; the result does not depend on it.
 
@@ -106,21 +116,30 @@ def fit_head(
     ----------
     J. Platt: Probabilistic outputs for support vector machines, Advances in Large Margin Classifiers (1999).
     """
-    kind = _head_kind(head)
+    kind = head_kind(head)
     if cv < 2:
         raise UsageError(f"cv={cv} was given; at least 2 folds are needed. Give 2 or more.")
-    X, y = _check_rows(X, y)
-    notes: list[str] = []
-    folds = _make_folds(y, groups, cv, seed, notes)
+    X, y = check_rows(X, y)
+    class_weight = plain_weights(class_weight)
+    folds, fold_notes = make_folds(y, groups, cv, seed)
+    notes = list(fold_notes)
     reducer = _make_reducer(reduce, X.shape, folds, seed, notes)
-    template = Pipeline(
-        [("scale", make_scaler(scale)), ("reduce", reducer), ("head", kind.make(seed, _plain_weights(class_weight)))]
-    )
-    candidates = list(ParameterGrid(dict(kind.grid_for(scale))))
-    params, accuracy = _choose(template, candidates, X, y, folds, n_jobs, notes)
-    template.set_params(**{f"head__{name}": value for name, value in params.items()})
+    scaler = make_scaler(scale, widths)
+    fewest = min((len(train) for train, _ in folds), default=len(y))
+    norm = mean_square_norm(scaler.fit_transform(X))
+    candidates = kind.candidates(norm, fewest)
+    template = Pipeline([("scale", clone(scaler)), ("reduce", reducer), ("head", kind.make(seed, class_weight))])
+    params, accuracy = kind.defaults(norm), None
+    width = reducer.get_params().get("n_components")
+    with few_threads(X.size):
+        if folds:
+            search = _Search(head, kind, tuple(candidates), scale, widths, reduce, seed, class_weight)
+            params, accuracy = _choose(search, X, y, folds, n_jobs, notes)
+        solver = solver_params(head, params, (len(y), width if isinstance(width, int) else X.shape[1]), norm)
+        template.set_params(**{f"head__{name}": value for name, value in {**params, **solver}.items()})
+        pipeline = _fit_whole(template, X, y, folds, kind.calibrate, notes)
     return FittedHead(
-        pipeline=_fit_whole(template, X, y, folds, kind.calibrate, notes),
+        pipeline=pipeline,
         head=head,
         scale=scale,
         reduce=reduce,
@@ -132,65 +151,120 @@ def fit_head(
     )
 
 
-def _head_kind(head: str) -> HeadKind:
+def head_kind(head: str) -> HeadKind:
+    """Return a row of ``HEADS``, or say which there are."""
     if head not in HEADS:
         raise UsageError(f"unknown head {head!r}; allowed are {', '.join(HEADS)}. Choose one of them.")
     return HEADS[head]
 
 
-def _plain_weights(class_weight: ClassWeight) -> dict[int, float] | str | None:
+def plain_weights(class_weight: ClassWeight) -> dict[int, float] | str | None:
     """Return weights without NumPy scalars, which a saved head could not hold as keys."""
     if class_weight is None or isinstance(class_weight, str):
         return class_weight
     return {int(key): float(value) for key, value in class_weight.items()}
 
 
-def _check_rows(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+def check_rows(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return features as a float matrix and classes as int64, or say what is wrong with them."""
     X, y = np.asarray(X), np.asarray(y)
     if X.ndim != 2 or y.ndim != 1 or len(X) != len(y) or 0 in X.shape:
         raise HeadError(f"features of shape {X.shape} and classes of shape {y.shape}; needed are (n, d) and (n,).")
-    if not np.issubdtype(y.dtype, np.integer) or y.min() < 0:
-        raise HeadError(
-            f"classes of type {y.dtype}, the smallest {y.min()}; needed are whole numbers from 0. Leave out rows "
-            "without a label and give class indices."
-        )
+    y = check_classes(y)
     if X.dtype not in (np.float32, np.float64):
         X = X.astype(np.float32)
     n_bad = int((~np.isfinite(X).all(axis=1)).sum())
     if n_bad:
         raise HeadError(f"{n_bad} of {len(X)} rows hold NaN or infinity. Leave them out or extract them again.")
+    return X, y
+
+
+def check_classes(y: Any) -> np.ndarray:
+    """Return classes as int64, or say why nothing can be learned from them."""
+    y = np.asarray(y)
+    if y.ndim != 1 or not len(y):
+        raise HeadError(f"classes of shape {y.shape}; needed is (n,), one class a row.")
+    is_whole = np.issubdtype(y.dtype, np.integer)
+    if not is_whole or y.min() < 0:
+        smallest = f", the smallest {y.min()}" if is_whole else ""
+        raise HeadError(
+            f"classes of type {y.dtype}{smallest}; needed are whole numbers from 0. Leave out rows without a label "
+            "and give class indices."
+        )
     if y.min() == y.max():
         raise HeadError(f"all {len(y)} rows are of one class ({y[0]}); at least two are needed. Add images of another.")
-    return X, y.astype(np.int64)
+    return y.astype(np.int64)
 
 
-def _make_folds(y: np.ndarray, groups: Any, cv: int, seed: int, notes: list[str]) -> Folds:
-    """Return stratified folds that all have every class in training; none where there is too little."""
-    if groups is None:
-        smallest = int(np.bincount(y)[np.unique(y)].min())
-        n_folds = min(cv, smallest)
-        folds = list(StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(y, y)) if n_folds > 1 else []
-    else:
-        own = own_groups(groups)
-        if own.shape != y.shape:
-            raise HeadError(f"groups of shape {own.shape} for classes of shape {y.shape}. Give one group a row.")
-        smallest = min(len(np.unique(own[y == label])) for label in np.unique(y))
-        folds = _group_folds(y, own, min(cv, smallest), seed)
+def make_folds(y: np.ndarray, groups: Any, n_folds: int, seed: int) -> tuple[Folds, tuple[str, ...]]:
+    """Return stratified folds that all have every class in training, and notes where they are not what was asked for.
+
+    Parameters
+    ----------
+    y : ndarray of int, shape (n,)
+        Classes.
+    groups : array-like of int, shape (n,), optional
+        Rows of one group (0 or more) are never split between folds.
+    n_folds : int
+        Lowered to the rows (or groups) of the smallest class that has two. A class of one row (or group) is in the
+        training part of every fold and in no test part, with all other rows of that group. No folds where fewer than
+        two classes have two.
+    seed : int
+        Of the shuffle.
+
+    Raises
+    ------
+    HeadError
+        `groups` has another shape than `y`.
+    """
+    own = np.arange(len(y)) if groups is None else own_groups(groups)
+    if own.shape != y.shape:
+        raise HeadError(f"groups of shape {own.shape} for classes of shape {y.shape}. Give one group a row.")
     unit = "rows" if groups is None else "groups"
-    if not folds:
-        notes.append(
-            f"no cross-validation: the smallest class has {smallest} {unit}; default hyper-parameters are used"
+    is_alone = _only_learned_from(y, own)
+    alone, divided = np.flatnonzero(is_alone), np.flatnonzero(~is_alone)
+    smallest = min((_n_groups(label, y[divided], own[divided]) for label in np.unique(y[divided])), default=n_folds)
+    parts = _divide(y[divided], None if groups is None else own[divided], min(n_folds, smallest), seed)
+    if not parts:
+        return [], (
+            f"no cross-validation: fewer than two classes have two {unit} or more; default hyper-parameters are used",
         )
-    elif len(folds) < cv:
-        notes.append(f"{len(folds)} folds instead of {cv}: the smallest class has {smallest} {unit}")
-    return folds
+    folds = [(np.sort(np.concatenate([divided[train], alone])), divided[test]) for train, test in parts]
+    notes = []
+    if len(folds) < n_folds:
+        notes.append(f"{len(folds)} folds instead of {n_folds}: the smallest class has {smallest} {unit}")
+    n_alone = len(np.unique(y)) - len(np.unique(y[divided]))
+    if n_alone:
+        classes = f"{n_alone} class has" if n_alone == 1 else f"{n_alone} classes have"
+        notes.append(f"{classes} one of the {unit} only: always learned from, never scored on in cross-validation")
+    return folds, tuple(notes)
 
 
-def _group_folds(y: np.ndarray, groups: np.ndarray, n_folds: int, seed: int) -> Folds:
+def _only_learned_from(y: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return a mask of the rows that may be in no test part: classes in one group, and what shares that group."""
+    found = np.zeros(len(y), dtype=bool)
+    while True:
+        rest = ~found
+        few = [label for label in np.unique(y[rest]) if _n_groups(label, y[rest], groups[rest]) < 2]
+        if not few:
+            return found
+        # a group taken whole may leave another class with only one
+        found |= np.isin(groups, groups[rest & np.isin(y, few)])
+
+
+def _n_groups(label: int, y: np.ndarray, groups: np.ndarray) -> int:
+    return len(np.unique(groups[y == label]))
+
+
+def _divide(y: np.ndarray, groups: np.ndarray | None, n_folds: int, seed: int) -> Folds:
+    """Return folds of rows of which every class has `n_folds` rows or groups; none where groups make it impossible."""
+    if len(np.unique(y)) < 2:
+        return []
+    if groups is None:
+        return list(StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(y, y))
+    n_classes = len(np.unique(y))
     for n in range(n_folds, 1, -1):
         folds = list(StratifiedGroupKFold(n, shuffle=True, random_state=seed).split(y, y, groups))
-        n_classes = len(np.unique(y))
         if all(len(test) and len(np.unique(y[train])) == n_classes for train, test in folds):
             return folds
     return []
@@ -202,63 +276,47 @@ def _make_reducer(text: str, shape: tuple[int, ...], folds: Folds, seed: int, no
     reducer = make_reducer(text, max_components=min(fewest_rows, shape[1]), random_state=seed)
     size = reducer.get_params().get("n_components")
     if isinstance(size, int) and text != f"pca:{size}":
-        notes.append(f"{text} lowered to pca:{size}: {fewest_rows} training rows of {shape[1]} features allow no more")
+        notes.append(lowered_note(text, size, fewest_rows, shape[1]))
     return reducer
 
 
+@dataclass(frozen=True)
+class _Search:
+    """What is tried on every fold."""
+
+    head: str
+    kind: HeadKind
+    candidates: tuple[dict[str, Any], ...]
+    scale: str
+    widths: Widths
+    reduce: str
+    seed: int
+    class_weight: ClassWeight
+
+    def on_fold(self, X: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray) -> FoldSearch:
+        rows = FoldRows(X[train], X[test], scale=self.scale, widths=self.widths, seed=self.seed, reduces=[self.reduce])
+        return search_fold(
+            self.head,
+            self.kind,
+            self.candidates,
+            rows,
+            y[train],
+            y[test],
+            reduce=self.reduce,
+            seed=self.seed,
+            class_weight=self.class_weight,
+        )
+
+
 def _choose(
-    template: Pipeline,
-    candidates: list[dict[str, Any]],
-    X: np.ndarray,
-    y: np.ndarray,
-    folds: Folds,
-    n_jobs: int,
-    notes: list[str],
-) -> tuple[dict[str, Any], float | None]:
+    search: _Search, X: np.ndarray, y: np.ndarray, folds: Folds, n_jobs: int, notes: list[str]
+) -> tuple[dict[str, Any], float]:
     """Return the candidate of the best mean accuracy, the first of equals, and that accuracy."""
-    if not folds:
-        defaults = template.named_steps["head"].get_params()
-        return {name: defaults[name] for name in candidates[0]}, None
-    results = Parallel(n_jobs=n_jobs)(
-        delayed(_score_fold)(template, candidates, X, y, train, test) for train, test in folds
-    )
-    # accuracy[f, c]: of candidate c on the test rows of fold f
-    accuracy = np.array([scores for scores, _ in results])
-    means = np.average(accuracy, axis=0)
-    best = int(means.argmax())
-    if not all(converged[best] for _, converged in results):
-        notes.append(_NOT_CONVERGED)
-    return candidates[best], float(means[best])
-
-
-def _score_fold(
-    template: Pipeline,
-    candidates: list[dict[str, Any]],
-    X: np.ndarray,
-    y: np.ndarray,
-    train: np.ndarray,
-    test: np.ndarray,
-) -> tuple[list[float], list[bool]]:
-    """Return accuracy and convergence of each candidate on one fold, scaled and reduced only once."""
-    features = clone(template[:-1])
-    train_features, test_features = features.fit_transform(X[train]), features.transform(X[test])
-    scores, converged = [], []
-    for params in candidates:
-        model = clone(template.named_steps["head"]).set_params(**params)
-        converged.append(_fit_quietly(model, train_features, y[train]))
-        scores.append(float(np.mean(model.predict(test_features) == y[test])))
-    return scores, converged
-
-
-def _fit_quietly(model: Any, X: np.ndarray, y: np.ndarray) -> bool:
-    """Fit, and return whether it converged instead of warning about it."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ConvergenceWarning)
-        model.fit(X, y)
-    for warning in caught:
-        if not issubclass(warning.category, ConvergenceWarning):
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    return not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
+    results = Parallel(n_jobs=n_jobs)(delayed(search.on_fold)(X, y, train, test) for train, test in folds)
+    best, accuracy = best_candidate(results)
+    if not all(result.converged[best] for result in results):
+        notes.append(NOT_CONVERGED)
+    return search.candidates[best], accuracy
 
 
 def _fit_whole(
@@ -271,10 +329,20 @@ def _fit_whole(
             notes.append("probabilities are calibrated on the training rows themselves, and therefore too sure")
             everything = np.arange(len(y))
             folds = [(everything, everything)]
-        model = CalibratedClassifierCV(template, method="sigmoid", cv=folds, ensemble=False)
-    if not _fit_quietly(model, X, y):
-        notes.append(_NOT_CONVERGED)
+        model = CalibratedClassifierCV(template, method="sigmoid", cv=_covering(folds, len(y)), ensemble=False)
+    if not fit_quietly(model, X, y):
+        notes.append(NOT_CONVERGED)
     return _calibrated_last(model, n_folds=len(folds)) if calibrate else template
+
+
+def _covering(folds: Folds, n_rows: int) -> Folds:
+    """Return folds that test every row once, as the calibration needs: rows of no test part join the first.
+
+    These rows, of classes with one row, were learned from there too, so they look a little too sure.
+    """
+    untested = np.setdiff1d(np.arange(n_rows), np.concatenate([test for _, test in folds]))
+    train, test = folds[0]
+    return [(train, np.sort(np.concatenate([test, untested]))), *folds[1:]]
 
 
 def _calibrated_last(calibrated: CalibratedClassifierCV, n_folds: int) -> Pipeline:

@@ -42,7 +42,11 @@ ALLOWED_TYPES: dict[str, frozenset[str]] = {
     "LossNode": frozenset({"sklearn._loss._loss.CyHalfBinomialLoss", "sklearn._loss._loss.CyHalfMultinomialLoss"}),
     "ObjectNode": frozenset(
         {
-            "featx.reducers.SignedSquareRoot",
+            "featx.reducers.SignedSquareRoot",  # where it was in featx 0.1
+            "featx.reducers.layerwise.LayerwiseScaler",
+            "featx.reducers.product_quantizer.ProductQuantizer",
+            "featx.reducers.scalers.SignedSquareRoot",
+            "featx.reducers.streaming_pca.StreamingPCA",
             "sklearn._loss.link.Interval",
             "sklearn._loss.link.LogitLink",
             "sklearn._loss.link.MultinomialLogit",
@@ -58,11 +62,14 @@ ALLOWED_TYPES: dict[str, frozenset[str]] = {
             "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.HistGradientBoostingClassifier",
             "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
             "sklearn.linear_model._logistic.LogisticRegression",
+            "sklearn.linear_model._ridge.RidgeClassifier",
+            "sklearn.neighbors._classification.KNeighborsClassifier",
             "sklearn.pipeline.Pipeline",
             "sklearn.preprocessing._data.MinMaxScaler",
             "sklearn.preprocessing._data.Normalizer",
             "sklearn.preprocessing._data.StandardScaler",
             "sklearn.preprocessing._function_transformer.FunctionTransformer",
+            "sklearn.preprocessing._label.LabelBinarizer",
             "sklearn.preprocessing._label.LabelEncoder",
             "sklearn.svm._classes.LinearSVC",
             "sklearn.svm._classes.SVC",

@@ -12,11 +12,13 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.ensemble._hist_gradient_boosting.predictor import TreePredictor
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.tree._tree import Tree
 
 from featx.errors import UnsafeFileError
+from featx.reducers import ProductQuantizer
 
 
 def check_loaded(root: Any) -> None:
@@ -64,6 +66,10 @@ def _children(item: Any) -> list[Any]:
         _check_boosting(attributes.pop("_predictors", None), item)
     elif isinstance(item, SVC):
         _check_svc(item)
+    elif isinstance(item, ProductQuantizer):
+        _check_quantizer(item)
+    elif isinstance(item, KNeighborsClassifier):
+        _check_neighbours(item)
     return list(attributes.values())
 
 
@@ -144,6 +150,25 @@ def _check_predictor(predictor: Any, width: int) -> None:
     _check_features(nodes["feature_idx"][inner], width)
 
 
+def _check_neighbours(neighbours: KNeighborsClassifier) -> None:
+    """scikit-learn's compiled search counts votes at the class numbers of the rows that it keeps."""
+    state, width = vars(neighbours), _width(neighbours)
+    rows, numbers, classes = (np.asarray(state.get(key)) for key in ("_fit_X", "_y", "classes_"))
+    shapes_agree = (
+        rows.ndim == 2
+        and rows.shape[1] == width
+        and rows.dtype in (np.float32, np.float64)
+        and np.issubdtype(numbers.dtype, np.integer)
+        and classes.ndim == 1
+        and numbers.shape == (len(rows),)
+        and state.get("n_samples_fit_") == len(rows)
+        and 1 <= state.get("n_neighbors", 0) <= len(rows)
+        and ((numbers >= 0) & (numbers < len(classes))).all()
+    )
+    if not shapes_agree or state.get("_fit_method") != "brute" or state.get("_tree") is not None:
+        raise _refuse("the arrays of a nearest-neighbour classifier do not fit each other")
+
+
 def _check_svc(svc: SVC) -> None:
     """libsvm trusts the counts of support vectors to add up to what the arrays hold."""
     state, width = vars(svc), _width(svc)
@@ -162,3 +187,26 @@ def _check_svc(svc: SVC) -> None:
     )
     if not shapes_agree or state.get("kernel") != "rbf" or state.get("_sparse") is not False:
         raise _refuse("the arrays of a support vector machine do not fit each other")
+
+
+def _check_quantizer(quantizer: ProductQuantizer) -> None:
+    """Codes are bytes: there must be a codeword for each, and the parts must add up to the rows."""
+    state, width = vars(quantizer), _width(quantizer)
+    codebooks, rotation, mean = (state.get(key) for key in ("codebooks_", "rotation_", "mean_"))
+    if not isinstance(codebooks, np.ndarray) or codebooks.ndim != 3 or not isinstance(mean, np.ndarray):
+        raise _refuse("the codebooks of a product quantizer are not an array of three axes")
+    n_subspaces, n_codewords, part = codebooks.shape
+    inner = n_subspaces * part
+    if rotation is None:
+        rotation_agrees = inner == width
+    else:
+        rotation_agrees = isinstance(rotation, np.ndarray) and rotation.shape == (inner, width)
+    arrays_agree = (
+        rotation_agrees
+        and mean.shape == (width,)
+        and all(array is None or array.dtype.kind == "f" for array in (codebooks, rotation, mean))
+        and n_codewords in {2**n_bits for n_bits in range(1, 9)}
+        and (state.get("n_subspaces_"), state.get("n_bits_")) == (n_subspaces, n_codewords.bit_length() - 1)
+    )
+    if not arrays_agree:
+        raise _refuse("the arrays of a product quantizer do not fit each other")

@@ -42,10 +42,10 @@ class Evaluation:
         Rows scored.
     on : str
         Which rows they are.
-    majority_accuracy : float
+    majority_accuracy : float or None
         The accuracy, on the same rows, of always naming the largest class of the training rows.
-    majority_class : str
-        That class.
+    majority_class : str or None
+        That class. Both are None where the training rows are not known.
     per_class : tuple of ClassScore
         In the order of the class names.
     confusion : ndarray of int64, shape (k, k)
@@ -58,8 +58,8 @@ class Evaluation:
     macro_f1: float
     rows: int
     on: str
-    majority_accuracy: float
-    majority_class: str
+    majority_accuracy: float | None
+    majority_class: str | None
     per_class: tuple[ClassScore, ...]
     confusion: np.ndarray
 
@@ -106,14 +106,40 @@ def evaluate_head(
     """
     y_true, y_train = np.asarray(y), np.asarray(y_train)
     n_classes = len(class_names)
-    if not len(y_true):
-        raise HeadError("no row to score on. Hold out at least one labelled row.")
-    for values in (y_true, y_train):
-        if len(values) and not 0 <= values.min() <= values.max() < n_classes:
-            raise HeadError(f"classes {values.min()} to {values.max()} were given for {n_classes} class names.")
-    confusion = np.zeros((n_classes, n_classes), dtype=np.int64)
-    np.add.at(confusion, (y_true, np.asarray(fitted_pipeline.predict(X))), 1)
+    _check_classes(y_true, n_classes)
+    if len(y_train):
+        _check_classes(y_train, n_classes)
     majority = int(np.bincount(y_train, minlength=n_classes).argmax())
+    return evaluate_predictions(y_true, fitted_pipeline.predict(X), class_names=class_names, on=on, majority=majority)
+
+
+def evaluate_predictions(
+    y_true: Any, y_pred: Any, *, class_names: Sequence[str], on: str, majority: int | None = None
+) -> Evaluation:
+    """Return the score of predictions that have been made already.
+
+    Parameters
+    ----------
+    y_true, y_pred : array-like of int, shape (n,)
+        True and predicted classes, as indices into ``class_names``.
+    class_names : sequence of str
+        Names of all classes.
+    on : str
+        What the rows are, for the report.
+    majority : int, optional
+        The largest class of the training rows, for the baseline.
+
+    Raises
+    ------
+    HeadError
+        When there is no row, or a class index has no name.
+    """
+    y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
+    n_classes = len(class_names)
+    for values in (y_true, y_pred):
+        _check_classes(values, n_classes)
+    confusion = np.zeros((n_classes, n_classes), dtype=np.int64)
+    np.add.at(confusion, (y_true, y_pred), 1)
     n_correct, n_rows = int(np.trace(confusion)), len(y_true)
     per_class = _per_class(confusion, class_names)
     # confusion.sum(axis=0): how often each class was predicted
@@ -125,11 +151,18 @@ def evaluate_head(
         macro_f1=float(np.mean([score.f1 for score, seen in zip(per_class, occurs, strict=True) if seen])),
         rows=n_rows,
         on=on,
-        majority_accuracy=float(np.mean(y_true == majority)),
-        majority_class=class_names[majority],
+        majority_accuracy=None if majority is None else float(np.mean(y_true == majority)),
+        majority_class=None if majority is None else class_names[majority],
         per_class=per_class,
         confusion=confusion,
     )
+
+
+def _check_classes(values: np.ndarray, n_classes: int) -> None:
+    if not len(values):
+        raise HeadError("no row to score on. Hold out at least one labelled row.")
+    if not 0 <= values.min() <= values.max() < n_classes:
+        raise HeadError(f"classes {values.min()} to {values.max()} were given for {n_classes} class names.")
 
 
 def _per_class(confusion: np.ndarray, class_names: Sequence[str]) -> tuple[ClassScore, ...]:

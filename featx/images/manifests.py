@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from featx.errors import SourceError
 from featx.images.entries import NO_SPLIT, SPLITS, ImageEntry, ImageListing, index_names
@@ -99,18 +99,45 @@ def list_csv(file: str) -> ImageListing:
     return ImageListing(shown, tuple(entries), class_names, 0, group_names)
 
 
-def _read_csv(file: str, shown: str) -> tuple[list[int], list[dict[str, str]]]:
-    """Line number and fields by column of each row; only known columns, fields stripped but for the path."""
+def read_column(file: str | os.PathLike[str], column: str) -> dict[str, str]:
+    """What one column of a CSV says of each image: stored path → text, in the order of the rows.
+
+    Parameters
+    ----------
+    file : str or os.PathLike
+        A CSV as `list_csv` reads it; paths are as it stores them.
+    column : str
+        Any column of the header, in any case; an empty field gives an empty text.
+
+    Raises
+    ------
+    SourceError
+        If there is no such column (the message lists those there are), or the CSV is bad in any way that `list_csv`
+        refuses, but for its splits.
+    """
+    file = os.path.abspath(os.fsdecode(file))
+    shown = escape_path(file)
+    column = column.strip().lower()
+    numbers, rows = _read_csv(file, shown, column)
+    folder = os.path.dirname(file)
+    paths = [stored_path(os.path.join(folder, row["path"]), folder) for row in rows]
+    _refuse_duplicates(shown, paths, numbers)
+    return {path: _name(row, column) or "" for path, row in zip(paths, rows, strict=True)}
+
+
+def _read_csv(file: str, shown: str, column: str = "path") -> tuple[list[int], list[dict[str, str]]]:
+    """Line number and fields by column of each row; only known columns and `column`, stripped but for the path."""
+    kept = {*CSV_COLUMNS, column}
     try:
         with open(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
             reader = csv.reader(lines, strict=True)
             header = [name.strip().lower() for name in next(reader, [])]
-            _check_header(header, shown)
+            _check_header(header, shown, column)
             numbers, rows = [], []
             for fields in reader:
                 if any(field.strip() for field in fields):
                     numbers.append(reader.line_num)
-                    rows.append(_row(header, fields, shown, reader.line_num))
+                    rows.append(_row(header, fields, shown, reader.line_num, kept))
     except csv.Error as error:
         raise SourceError(
             f"{shown}, line {reader.line_num}: not valid CSV ({error}); quote fields with commas"
@@ -120,24 +147,28 @@ def _read_csv(file: str, shown: str) -> tuple[list[int], list[dict[str, str]]]:
     return numbers, rows
 
 
-def _check_header(header: list[str], shown: str) -> None:
+def _check_header(header: list[str], shown: str, column: str) -> None:
+    found = ", ".join(escape_path(name) for name in header) or "none"
     if "path" not in header:
-        found = ", ".join(escape_path(name) for name in header) or "none"
         raise SourceError(
             f"{shown} has no column 'path'; found: {found}. The first line must name the columns: path[,label][,split]"
             "[,group], separated by commas"
         )
-    for name in CSV_COLUMNS:
+    if column not in header:
+        raise SourceError(f"{shown} has no column {escape_path(column)!r}; found: {found}. Name one of them")
+    for name in {**dict.fromkeys(CSV_COLUMNS), column: None}:
         if header.count(name) > 1:
-            raise SourceError(f"{shown} has {header.count(name)} columns called {name!r}; keep one of them")
+            raise SourceError(
+                f"{shown} has {header.count(name)} columns called {escape_path(name)!r}; keep one of them"
+            )
 
 
-def _row(header: list[str], fields: list[str], shown: str, number: int) -> dict[str, str]:
+def _row(header: list[str], fields: list[str], shown: str, number: int, kept: Collection[str]) -> dict[str, str]:
     if len(fields) > len(header):
         raise SourceError(
             f"{shown}, line {number}: {len(fields)} fields, but the header names {len(header)}; quote what has commas"
         )
-    row = {name: field for name, field in zip(header, fields, strict=False) if name in CSV_COLUMNS}
+    row = {name: field for name, field in zip(header, fields, strict=False) if name in kept}
     if not row.get("path", "").strip():
         raise SourceError(f"{shown}, line {number}: no path; give one, or remove the line")
     return {name: field if name == "path" else field.strip() for name, field in row.items()}

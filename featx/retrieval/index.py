@@ -13,6 +13,7 @@ import numpy as np
 
 from featx.archive import Archive, read_archive, write_archive
 from featx.errors import StoreError, UsageError
+from featx.retrieval.attached_arrays import array_parts, read_arrays
 from featx.retrieval.search import SearchResult, nearest
 from featx.retrieval.vectors import unit_vectors
 
@@ -40,9 +41,11 @@ class ImageIndex:
         thumbnails: tuple[bytes, ...] | Archive | None,
         fingerprint: dict[str, Any] | None,
         metadata: dict[str, Any],
+        arrays: dict[str, np.ndarray] | Archive | None = None,
     ) -> None:
         self._vectors = vectors
         self._thumbnail_source = thumbnails
+        self._array_source = arrays
         self.paths = paths
         self.labels = labels
         self.fingerprint = fingerprint
@@ -58,6 +61,7 @@ class ImageIndex:
         thumbnails: Sequence[bytes] | None = None,
         fingerprint: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
+        arrays: Mapping[str, np.ndarray] | None = None,
     ) -> ImageIndex:
         """Return an index of L2-normalised copies of the vectors.
 
@@ -75,6 +79,8 @@ class ImageIndex:
             How the features were made; JSON values.
         metadata : mapping, optional
             Anything else; JSON values.
+        arrays : mapping of str to ndarray, optional
+            Anything else of numbers that is to travel with the index.
 
         Raises
         ------
@@ -93,6 +99,7 @@ class ImageIndex:
             thumbnails=kept,
             fingerprint=None if fingerprint is None else dict(fingerprint),
             metadata=dict(metadata or {}),
+            arrays=dict(arrays or {}),
         )
 
     def __len__(self) -> int:
@@ -120,6 +127,18 @@ class ImageIndex:
     def _thumbnails(self) -> Sequence[bytes] | None:
         source = self._thumbnail_source
         return _read_thumbnails(source, len(self)) if isinstance(source, Archive) else source
+
+    @cached_property
+    def arrays(self) -> Mapping[str, np.ndarray]:
+        """Arrays that were given to ``build``, by name; read from the file when they are first asked for.
+
+        Raises
+        ------
+        StoreError
+            When they are damaged.
+        """
+        source = self._array_source
+        return read_arrays(source) if isinstance(source, Archive) else source or {}
 
     def search(self, queries: Any, k: int = 10) -> SearchResult:
         """Return the k nearest rows of each query, by cosine, equal scores in the order of their ids.
@@ -162,12 +181,14 @@ class ImageIndex:
         WouldOverwriteError
             When the file exists and ``overwrite`` is false.
         """
+        table, array_content = array_parts(self.arrays)
         content = {
             "rows": len(self),
             "width": self.width,
             "metric": "cosine",
             "fingerprint": self.fingerprint,
             "metadata": self.metadata,
+            **({"arrays": table} if table else {}),
         }
         rows = json.dumps({"paths": self.paths, "labels": self.labels}).encode()
         parts: dict[str, bytes | bytearray | memoryview | Path] = {
@@ -179,6 +200,7 @@ class ImageIndex:
             ends = np.cumsum([len(thumbnail) for thumbnail in self._thumbnails])
             parts["thumbnails.ends.i64"] = ends.astype("<i8").tobytes()
             parts["thumbnails.bin"] = b"".join(self._thumbnails)
+        parts |= array_content
         write_archive(path, _KIND, content, parts, overwrite=overwrite)
 
     @classmethod
@@ -205,6 +227,7 @@ class ImageIndex:
             thumbnails=archive,
             fingerprint=fingerprint,
             metadata=metadata,
+            arrays=archive,
         )
 
 

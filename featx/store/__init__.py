@@ -7,8 +7,10 @@ networks: the fingerprint and the digests are made elsewhere and only carried an
 from featx.store.feature_array import FeatureArray
 from featx.store.feature_store import FeatureStore
 from featx.store.fingerprint import COMPARED_FIELDS, check_same, differences
-from featx.store.layout import FORMAT_VERSION, FeatureInfo, ImageTable, RowBlock
+from featx.store.layout import FORMAT_VERSION, FeatureInfo, ImageTable, RowBlock, StoredReducer
 from featx.store.merging import merge
+from featx.store.reducer_arrays import reducer_digest
+from featx.store.rewriting import NewFeatures, rewrite
 from featx.store.row_source import RowSource, as_row_source
 from featx.store.segments import open_segments, write_segment
 from featx.store.verification import verify
@@ -20,13 +22,17 @@ __all__ = [
     "FeatureInfo",
     "FeatureStore",
     "ImageTable",
+    "NewFeatures",
     "RowBlock",
     "RowSource",
+    "StoredReducer",
     "as_row_source",
     "check_same",
     "differences",
     "merge",
     "open_segments",
+    "reducer_digest",
+    "rewrite",
     "verify",
     "write_segment",
 ]

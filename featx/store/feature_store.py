@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,13 +11,15 @@ from typing import Any
 import h5py
 import numpy as np
 
-from featx.errors import StoreError
+from featx.errors import FeatureKeyError, StoreError
+from featx.store.digests import blocks_of
 from featx.store.feature_array import FeatureArray
 from featx.store.header import Header, open_checked
 from featx.store.key_names import resolve_key
-from featx.store.layout import FeatureInfo
+from featx.store.layout import FeatureInfo, StoredReducer
+from featx.store.reducer_arrays import read_reducer
 from featx.store.row_selection import read_rows
-from featx.store.safety import read_errors
+from featx.store.safety import STRUCTURE_ERRORS, read_errors
 from featx.store.strings import decode_strings
 
 
@@ -173,6 +175,27 @@ class FeatureStore:
         paths, reasons = self._strings("/failures/path"), self._strings("/failures/reason")
         return list(zip(paths.tolist(), reasons.tolist(), strict=True))
 
+    @property
+    def reducers(self) -> dict[str, str]:
+        """Key → kind of the reducer that made its features; empty where they are as the network gave them."""
+        return dict(self._header.reducers)
+
+    def read_reducer(self, key: str) -> StoredReducer:
+        """Return the reducer that made the features `key`, as the numbers it consists of.
+
+        Raises
+        ------
+        FeatureKeyError
+            There is no reducer for this key.
+        StoreError
+            It is damaged.
+        """
+        if key not in self._header.reducers:
+            held = ", ".join(self._header.reducers) or "none"
+            raise FeatureKeyError(f"{self.path} has no reducer for {key!r}; it has: {held}. Ask for one of these.")
+        with read_errors(self.path, f"/reducers/{key}", STRUCTURE_ERRORS):
+            return read_reducer(self._open()[0], key)
+
     def resolve(self, name: str | None = None) -> str:
         """Return the full key that a name means: a key, a layer with one pool, or an alias.
 
@@ -213,6 +236,32 @@ class FeatureStore:
         file, _ = self._open()
         with read_errors(self.path, name):
             return read_rows(file[name], rows)
+
+    def stored_blocks(self, name: str) -> tuple[tuple[int, ...], np.dtype, Iterator[np.ndarray]]:
+        """Return shape and dtype of any dataset of the file, and its rows as stored, a few MiB at a time.
+
+        Parameters
+        ----------
+        name : str
+            Absolute path of the dataset, such as ``/images/path``.
+
+        Raises
+        ------
+        StoreError
+            There is no such dataset, or (while its blocks are read) it is damaged.
+        """
+        with read_errors(self.path, name):
+            dataset = self._open()[0][name]
+        return dataset.shape, dataset.dtype, self._blocks(name, dataset)
+
+    def _blocks(self, name: str, dataset: h5py.Dataset) -> Iterator[np.ndarray]:
+        blocks = blocks_of(dataset)
+        while True:
+            with read_errors(self.path, name):
+                block = next(blocks, None)
+            if block is None:
+                return
+            yield block
 
     def _whole(self, name: str) -> np.ndarray:
         file, _ = self._open()

@@ -8,10 +8,16 @@ from typing import Any
 
 from featx.errors import FingerprintMismatchError
 
-COMPARED_FIELDS = ("model", "weights", "transform", "decoder", "precision")
+# Features as a network gives them have no field "reduction"; two fingerprints without it agree in it.
+COMPARED_FIELDS = ("model", "weights", "transform", "decoder", "precision", "reduction")
 # In f32 every engine gives the same numbers to about 1e-6; in lower precision they differ visibly.
 _COMPARED_BELOW_F32 = ("engine", "versions")
 _ABSENT = object()
+_LONGEST_SHOWN = 160
+_ADVICE = "Use the same settings on both sides, or extract the features again with the expected ones."
+_ADVICE_ON_REDUCTION = (
+    "Reduced features meet only features that were reduced together with them: use the store they were made from."
+)
 
 
 def differences(a: Mapping, b: Mapping) -> list[str]:
@@ -46,16 +52,12 @@ def check_same(expected: Mapping, found: Mapping, *, what: str) -> None:
     FingerprintMismatchError
         Names each differing field with both values.
     """
-    lines = [
-        f"  {name}: expected {_shown(left)}, found {_shown(right)}" for name, left, right in _differing(expected, found)
-    ]
-    if lines:
-        message = (
-            f"{what} was made in another way than what it is used with:\n"
-            + "\n".join(lines)
-            + "\nUse the same settings on both sides, or extract the features again with the expected ones."
-        )
-        raise FingerprintMismatchError(message)
+    differing = list(_differing(expected, found))
+    if differing:
+        lines = [f"  {name}: expected {_shown(left)}, found {_shown(right)}" for name, left, right in differing]
+        only_reduction = all(name.partition(".")[0] == "reduction" for name, _, _ in differing)
+        head = f"{what} was made in another way than what it is used with:"
+        raise FingerprintMismatchError("\n".join([head, *lines, _ADVICE_ON_REDUCTION if only_reduction else _ADVICE]))
 
 
 def _differing(a: Mapping, b: Mapping) -> Iterator[tuple[str, Any, Any]]:
@@ -82,4 +84,7 @@ def _as_json(fingerprint: Mapping) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    return "nothing" if value is _ABSENT else json.dumps(value, ensure_ascii=False)
+    if value is _ABSENT:
+        return "nothing"
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 1]}…"

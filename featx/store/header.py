@@ -13,15 +13,18 @@ import numpy as np
 
 from featx.errors import StoreError
 from featx.store.layout import (
-    FEATURE_DTYPES,
+    CODE_DTYPE,
+    CODECS,
     FORMAT_VERSION,
     ROW_COLUMNS,
     SEGMENT_COLUMNS,
     SEGMENT_FORMAT,
     STORE_COLUMNS,
     STORE_FORMAT,
+    VALUE_DTYPES,
     FeatureInfo,
 )
+from featx.store.reducer_arrays import reducer_kinds
 from featx.store.safety import STRUCTURE_ERRORS, check_sizes, open_file, read_errors
 
 _REPAIR = "The file is damaged or of another kind: copy it again, or extract the features again."
@@ -30,7 +33,7 @@ _LONGEST_SHAPE = 32
 
 @dataclass(frozen=True)
 class Header:
-    """The attributes of a file and what its features are, shallowest layer first."""
+    """The attributes of a file, what its features are, shallowest layer first, and which reducers made them."""
 
     rows: int
     fingerprint: dict[str, Any]
@@ -38,6 +41,7 @@ class Header:
     aliases: dict[str, str]
     complete: bool
     infos: dict[str, FeatureInfo]
+    reducers: dict[str, str]  # key → kind
 
 
 def open_checked(path: Path, formats: Sequence[str] = (STORE_FORMAT,)) -> tuple[h5py.File, Header]:
@@ -106,13 +110,16 @@ def read_header(file: h5py.File, path: Path) -> Header:
     aliases = _json_attribute(file, path, "aliases", default="{}")
     if not all(isinstance(target, str) for target in aliases.values()):
         raise StoreError(f"{path}: the attribute 'aliases' maps to something that is not a name. {_REPAIR}")
+    infos, reducers = _read_infos(file, path, rows), reducer_kinds(file)
+    _check_codebooks(path, infos, reducers)
     return Header(
         rows=rows,
         fingerprint=_json_attribute(file, path, "fingerprint"),
         source=str(_attribute(file, "source") or ""),
         aliases=aliases,
         complete=_attribute(file, "complete") is True,
-        infos=_read_infos(file, path, rows),
+        infos=infos,
+        reducers=reducers,
     )
 
 
@@ -150,7 +157,8 @@ def _read_info(dataset: h5py.Dataset, key: str, path: Path, rows: int) -> Featur
     layer, pool, depth = (_attribute(dataset, name) for name in ("layer", "pool", "depth"))
     map_shape = _attribute(dataset, "map_shape", longest=_LONGEST_SHAPE)
     well_formed = f"{layer}@{pool}" == key and isinstance(depth, float) and isinstance(map_shape, list)
-    if not well_formed or dataset.ndim != 2 or dataset.shape[0] != rows or dataset.dtype.name not in FEATURE_DTYPES:
+    known_dtype = dataset.dtype.name in (*VALUE_DTYPES, CODE_DTYPE)
+    if not well_formed or dataset.ndim != 2 or dataset.shape[0] != rows or not known_dtype:
         message = (
             f"{path}: /features/{key} ({dataset.dtype}, shape {dataset.shape}, layer {layer!r}, pool {pool!r}, depth "
             f"{depth!r}, map_shape {map_shape!r}) does not fit format {FORMAT_VERSION} with {rows} rows. {_REPAIR}"
@@ -164,7 +172,37 @@ def _read_info(dataset: h5py.Dataset, key: str, path: Path, rows: int) -> Featur
         map_shape=tuple(int(size) for size in map_shape),
         width=dataset.shape[1],
         dtype=dataset.dtype.name,
+        codec=_read_codec(dataset, key, path),
     )
+
+
+def _read_codec(dataset: h5py.Dataset, key: str, path: Path) -> str:
+    """Return what codes mean, empty for values."""
+    codec = _attribute(dataset, "codec")
+    if dataset.dtype.name != CODE_DTYPE:
+        if "codec" in dataset.attrs:
+            raise StoreError(
+                f"{path}: /features/{key} has a codec ({codec!r}), but holds {dataset.dtype}, not {CODE_DTYPE} codes."
+                f" {_REPAIR}"
+            )
+        return ""
+    if not isinstance(codec, str):
+        raise StoreError(f"{path}: /features/{key} holds codes without an attribute 'codec' that says which. {_REPAIR}")
+    if codec not in CODECS:
+        raise StoreError(
+            f"{path}: /features/{key} holds codes of {codec!r}; this featx knows {', '.join(CODECS)}. Update featx to "
+            "read them."
+        )
+    return codec
+
+
+def _check_codebooks(path: Path, infos: dict[str, FeatureInfo], reducers: dict[str, str]) -> None:
+    for key, info in infos.items():
+        if info.codec and reducers.get(key) != info.codec:
+            raise StoreError(
+                f"{path}: /features/{key} holds codes of {info.codec!r}, but /reducers/{key}, which says what they "
+                f"stand for, is {reducers.get(key) or 'missing'}. {_REPAIR}"
+            )
 
 
 def _attribute(item: h5py.Group | h5py.Dataset, name: str, longest: int = 0) -> Any:

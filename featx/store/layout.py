@@ -35,15 +35,28 @@ Datasets
     ``/images/group``       (n,)        int32      MAY be missing; images that must not be split between folds
     ``/labels/names``       (k,)        string     names of the classes
     ``/features/KEY``       (n, d)      float32,   KEY is ``LAYER@POOL``; d ≥ 1; ``uint8`` are codes and MUST have
-                                        float16,   the attribute ``codec``
+                                        float16,   the attribute ``codec``, see below
                                         uint8
+    ``/reducers/KEY/NAME``  any         number     MAY be missing; arrays of the reducer that made ``/features/KEY``
     ``/failures/path``      (m,)        string     images that have no row
     ``/failures/reason``    (m,)        string     why, one each
     ======================  ==========  =========  ===============================================================
 
     A ``/features`` dataset MUST have the attributes ``layer`` and ``pool`` (strings), ``depth`` (float64, 0 to 1,
     how far down the network) and ``map_shape`` (1-D int64: shape of the tapped tensor without its batch axis). There
-    MAY be ``/maps/LAYER`` (n, h, w, c) float16 and ``/reducers/KEY/...``; this version neither writes nor reads them.
+    MAY be ``/maps/LAYER`` (n, h, w, c) float16; this version neither writes nor reads it.
+
+Reduced features
+    In a reduced store ``/features/KEY`` holds what a reducer made of the features ``KEY`` of a network, and the field
+    ``reduction`` of the fingerprint says which one: an object with ``by`` (``"pca:128"``), ``of`` (object: key →
+    digest of the fitted reducer), ``on`` (which rows it was fitted on), ``rows`` (how many) and ``seed``. A group
+    ``/reducers/KEY`` MUST have the attribute ``kind``, a string; its other attributes are parameters of the reducer
+    (numbers, booleans, strings), its datasets are arrays of at least one value and one axis. The digest of a fitted
+    reducer is BLAKE2b-128 over a JSON object {``kind``, ``parameters``: object, ``arrays``: {name: [dtype, shape,
+    digest as in ``/digests``]}}, encoded as the attributes are, dtypes written like ``<f4``.
+
+    ``uint8`` features are codes. Their attribute ``codec`` MUST be ``"pq"`` (other features MUST NOT have it), and
+    ``/reducers/KEY`` MUST be of that kind: columns are subspaces, values are numbers of codewords.
 
 ``/digests``
     A group whose attributes MUST name every dataset by its absolute path (``/images/path``); the value is a string of
@@ -80,7 +93,9 @@ ROW_COLUMNS: dict[str, tuple[str, tuple[int, ...]]] = {
 }
 SEGMENT_COLUMNS = ("path", "digest", "phash", "size")
 STORE_COLUMNS = (*SEGMENT_COLUMNS, "label", "split")  # group MAY be missing
-FEATURE_DTYPES = ("float32", "float16", "uint8")
+VALUE_DTYPES = ("float32", "float16")
+CODE_DTYPE = "uint8"
+CODECS = ("pq",)  # of codes; features that are values have the codec ""
 
 
 @dataclass(frozen=True)
@@ -100,7 +115,9 @@ class FeatureInfo:
     width : int
         Columns.
     dtype : str
-        How values are stored: ``"float32"`` or ``"float16"``.
+        How values are stored: ``"float32"`` or ``"float16"``; ``"uint8"`` for codes.
+    codec : str
+        What codes mean: ``"pq"``; empty for values.
     """
 
     key: str
@@ -110,6 +127,26 @@ class FeatureInfo:
     map_shape: tuple[int, ...]
     width: int
     dtype: str
+    codec: str = ""
+
+
+@dataclass(frozen=True)
+class StoredReducer:
+    """A fitted reducer as plain numbers; what they mean is known where reducers are made.
+
+    Attributes
+    ----------
+    kind : str
+        ``"pca"`` or ``"pq"``.
+    parameters : mapping of str to bool, int, float or str
+        What is a single value.
+    arrays : mapping of str to ndarray
+        What is an array: of numbers, with at least one axis and one value.
+    """
+
+    kind: str
+    parameters: Mapping[str, bool | int | float | str]
+    arrays: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)

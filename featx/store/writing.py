@@ -15,7 +15,8 @@ import numpy as np
 
 from featx.errors import StoreError, UsageError
 from featx.store.digests import ATTRIBUTES, DIGESTS, RunningDigest, attributes_digest
-from featx.store.layout import FORMAT_VERSION, ROW_COLUMNS, FeatureInfo
+from featx.store.layout import CODE_DTYPE, CODECS, FORMAT_VERSION, ROW_COLUMNS, VALUE_DTYPES, FeatureInfo, StoredReducer
+from featx.store.reducer_arrays import check_reducer
 from featx.store.row_selection import rows_per_chunk
 from featx.store.strings import encode_strings, encoded_length
 
@@ -187,10 +188,26 @@ class StoreWriter:
             "pool": info.pool,
             "depth": float(info.depth),
             "map_shape": np.asarray(info.map_shape, dtype="<i8"),
+            **({"codec": info.codec} if info.codec else {}),
         }
         cast = (_cast(block, info) for block in blocks)
         dtype = np.dtype(info.dtype).newbyteorder("<")
         self.put_blocks(f"/features/{info.key}", (n_rows, info.width), dtype, cast, attributes)
+
+    def put_reducer(self, key: str, reducer: StoredReducer) -> None:
+        """Write a fitted reducer under ``/reducers/KEY``.
+
+        Raises
+        ------
+        UsageError
+            An array or parameter is not of a kind that the format has.
+        """
+        check_reducer(key, reducer)
+        group = self._file.create_group(f"/reducers/{key}")
+        for name, value in {"kind": reducer.kind, **reducer.parameters}.items():
+            group.attrs[name] = value
+        for name, array in reducer.arrays.items():
+            self.put(f"/reducers/{key}/{name}", array.astype(array.dtype.newbyteorder("<"), copy=False))
 
     def finish(
         self, *, format_name: str, rows: int, fingerprint: Mapping, attributes: Mapping[str, Any] | None = None
@@ -222,8 +239,8 @@ def canonical_json(value: Mapping) -> str:
     return json.dumps(dict(value), sort_keys=True, ensure_ascii=False)
 
 
-def check_infos(infos: Sequence[FeatureInfo]) -> None:
-    """Raise a UsageError if features cannot be stored under what `infos` says."""
+def check_infos(infos: Sequence[FeatureInfo], *, codes: bool = False) -> None:
+    """Raise a UsageError if features cannot be stored under what `infos` says; codes only where they are allowed."""
     keys = [info.key for info in infos]
     if len(set(keys)) != len(keys):
         raise UsageError(f"Features must have distinct keys, got {keys}. Leave out the repeated ones.")
@@ -235,8 +252,11 @@ def check_infos(infos: Sequence[FeatureInfo]) -> None:
             or "" in (info.layer, info.pool)
         ):
             raise UsageError(f"Features {info.key!r}: the key must be LAYER@POOL without '/'. Rename the layer.")
-        if info.dtype not in ("float32", "float16"):
-            raise UsageError(f"Features {info.key!r}: dtype must be 'float32' or 'float16', got {info.dtype!r}.")
+        allowed = [(dtype, "") for dtype in VALUE_DTYPES] + [(CODE_DTYPE, codec) for codec in CODECS if codes]
+        if (info.dtype, info.codec) not in allowed:
+            listed = " or ".join(f"{dtype!r}{codec and f' with codec {codec!r}'}" for dtype, codec in allowed)
+            given = f"{info.dtype!r}{info.codec and f' with codec {info.codec!r}'}"
+            raise UsageError(f"Features {info.key!r}: dtype must be {listed}, got {given}. Choose one of these.")
         if not 0 <= info.depth <= 1 or info.width < 1:
             message = (
                 f"Features {info.key!r}: depth must be 0 to 1 and width at least 1, got {info.depth}, {info.width}."

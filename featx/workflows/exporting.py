@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featx.errors import StoreError, UsageError, WouldOverwriteError
+from featx.workflows.stored_features import decoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,7 +35,7 @@ def export_features(store: FeatureStore, out: Path, layer: str | None = None, *,
         split, and a column a feature), or ``.pt`` (a dictionary of tensors and lists, for
         ``torch.load(weights_only=True)``).
     layer : str, optional
-        Key, layer or alias.
+        Key, layer or alias. Codes are decoded: what is written are the features that they stand for.
     overwrite : bool
         Replace files that are there.
 
@@ -108,12 +109,12 @@ def _write_rows(out: Path, header: list[str], rows: Iterator[list[Any]]) -> None
         writer.writerows(rows)
 
 
-def _columns(store: FeatureStore, key: str) -> list[str]:
-    return [f"{key}_{column}" for column in range(store.infos[key].width)]
+def _columns(key: str, width: int) -> list[str]:
+    return [f"{key}_{column}" for column in range(width)]
 
 
 def _write_npy(store: FeatureStore, key: str, out: Path) -> None:
-    features = store[key]
+    features = decoded(store, key)
     matrix = np.lib.format.open_memmap(out, mode="w+", dtype=features.dtype, shape=features.shape)
     start = 0
     for block in features.blocks(_BLOCK):
@@ -123,22 +124,24 @@ def _write_npy(store: FeatureStore, key: str, out: Path) -> None:
 
 
 def _write_csv(store: FeatureStore, key: str, out: Path) -> None:
-    features = (row for block in store[key].blocks(_BLOCK) for row in block)
-    rows = ([*described, *row.tolist()] for described, row in zip(_rows(store), features, strict=True))
-    _write_rows(out, ["path", "label", "split", *_columns(store, key)], rows)
+    features = decoded(store, key)
+    values = (row for block in features.blocks(_BLOCK) for row in block)
+    rows = ([*described, *row.tolist()] for described, row in zip(_rows(store), values, strict=True))
+    _write_rows(out, ["path", "label", "split", *_columns(key, features.shape[1])], rows)
 
 
 def _write_parquet(store: FeatureStore, key: str, out: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    described = _rows(store)
+    described, features = _rows(store), decoded(store, key)
+    names = _columns(key, features.shape[1])
     writer = None
     try:
-        for block in store[key].blocks(_BLOCK):
+        for block in features.blocks(_BLOCK):
             texts = zip(*(next(described) for _ in block), strict=True)
             columns = dict(zip(["path", "label", "split"], map(list, texts), strict=True))
-            columns |= dict(zip(_columns(store, key), block.T, strict=True))
+            columns |= dict(zip(names, block.T, strict=True))
             table = pyarrow.table(columns)
             writer = writer or pyarrow.parquet.ParquetWriter(out, table.schema)
             writer.write_table(table)
@@ -151,7 +154,7 @@ def _write_pt(store: FeatureStore, key: str, out: Path) -> None:
     import torch
 
     content = {
-        "features": torch.from_numpy(np.array(store[key])),
+        "features": torch.from_numpy(np.array(decoded(store, key))),
         "paths": store.paths.tolist(),
         "labels": torch.from_numpy(np.array(store.labels)),
         "label_names": list(store.label_names),

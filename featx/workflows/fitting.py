@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import joblib
 import numpy as np
+from sklearn.pipeline import Pipeline
 
 from featx.bundle import Bundle
-from featx.errors import HeadError
+from featx.comparison import LayerChoice, select_layer
 from featx.extraction import FeatureSpec
-from featx.heads import Evaluation, FittedHead, RowSplit, evaluate_head, fit_head, split_rows
+from featx.heads import Evaluation, FittedHead, RowSplit, evaluate_head, fit_head
+from featx.heads.threads import MANY_VALUES
+from featx.workflows.labelled_rows import LabelledRows, labelled_rows
+from featx.workflows.learnable_features import (
+    LearnableFeatures,
+    features_by_layer,
+    late_layer,
+    layers_to_try,
+    learnable_features,
+    learnable_spec,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from featx.store import FeatureStore
 
-
-_MANY_VALUES = 2_000_000  # numbers in the training rows; a grid over 5 million took 107 s on one busy processor
+AUTO = "auto"  # for a layer: have it chosen
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,12 @@ class FitSettings:
         Fit again on all labelled rows after scoring.
     allow_random : bool
         Accept features of untrained weights.
+    prefer : {"best", "cheap"}
+        Which layer ``auto`` takes: the best, or the cheapest that cannot be told from it.
+    group_column : str, optional
+        A column of the store's CSV: images with the same text in it stay on one side.
+    allow_duplicates : bool
+        Do not look for copies and near-copies of images.
     """
 
     head: str = "svm"
@@ -59,6 +75,9 @@ class FitSettings:
     n_jobs: int | None = None
     refit_all: bool = False
     allow_random: bool = False
+    prefer: str = "best"
+    group_column: str | None = None
+    allow_duplicates: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +92,11 @@ class FitResult:
         The head that was scored.
     evaluation : Evaluation
         Its score on rows that it never saw.
+    without_copies : Evaluation or None
+        The score on those of these rows of which no copy or near-copy was learned from; None where that is all of
+        them, or none.
+    choice : LayerChoice or None
+        How the layer was chosen, where that was asked for.
     n_unlabelled : int
         Rows without a label, which were left out.
     seconds : float
@@ -82,6 +106,8 @@ class FitResult:
     bundle: Bundle
     fitted: FittedHead
     evaluation: Evaluation
+    without_copies: Evaluation | None
+    choice: LayerChoice | None
     n_unlabelled: int
     seconds: float
 
@@ -95,8 +121,18 @@ class FitResult:
             "head": self.fitted.head,
             "cv_accuracy": self.fitted.cv_accuracy,
             "notes": list(self.fitted.notes),
+            "evaluation_without_copies": None if self.without_copies is None else self.without_copies.to_json(),
+            "layer_choice": None if self.choice is None else _choice_values(self.choice),
             "seconds": round(self.seconds, 3),
         }
+
+
+def _choice_values(choice: LayerChoice) -> dict[str, Any]:
+    """Return a choice as JSON-able values: null is the accuracy of what was never measured."""
+    values = asdict(choice)
+    for score in (*values["scores"], values["cheapest"]):
+        score["accuracy"] = None if np.isnan(score["accuracy"]) else score["accuracy"]
+    return values
 
 
 def fit_classifier(store: FeatureStore, layer: str | None = None, settings: FitSettings | None = None) -> FitResult:
@@ -107,7 +143,8 @@ def fit_classifier(store: FeatureStore, layer: str | None = None, settings: FitS
     store : FeatureStore
         Features with labels.
     layer : str, optional
-        Key, layer or alias; ``penultimate`` where it is there, else the deepest.
+        Key, layer or alias; several, to stand side by side, are joined by ``+``; ``auto`` chooses one by
+        cross-validation in the training rows; by default ``penultimate`` where it is there, else the deepest.
     settings : FitSettings, optional
         How to fit.
 
@@ -115,64 +152,83 @@ def fit_classifier(store: FeatureStore, layer: str | None = None, settings: FitS
     ------
     HeadError
         There are no labels, or only one class.
+    FeatureKeyError
+        The store holds no such layer, or several.
     RefusedError
         The features come from untrained weights, and `settings` does not allow that.
+    UsageError
+        For an unknown name in `settings`, a layer named twice, or several layers of a reduced store.
     """
     settings = settings or FitSettings()
     started = time.perf_counter()
-    spec = FeatureSpec.of_store(store, layer)
+    spec = learnable_spec(store, late_layer(store) if layer == AUTO else layer)
     spec.refuse_random(allowed=settings.allow_random, what="a classifier fitted on them")
-    labels = np.asarray(store.labels)
-    if (labels < 0).all():
-        raise HeadError(
-            f"none of the {store.rows} rows of {store.path} has a label; put the images of each class in a folder of"
-            " its own, or give extract a CSV with a label column, and run extract again"
-        )
-    _refuse_one_class(store, labels)
-    split = split_rows(labels, store.splits, groups=store.groups, held_out=settings.held_out, seed=settings.seed)
-    features = np.asarray(store[spec.key], np.float32)
-    fitted = _fit(features, labels, split.train, store.groups, settings)
-    fitted = replace(fitted, notes=(*fitted.notes, *_one_sided_notes(store.label_names, labels, split)))
-    evaluation = evaluate_head(
-        fitted.pipeline,
-        features[split.held_out],
-        labels[split.held_out],
-        class_names=store.label_names,
-        y_train=labels[split.train],
-        on=split.on,
+    rows = labelled_rows(
+        store,
+        held_out=settings.held_out,
+        seed=settings.seed,
+        group_column=settings.group_column,
+        allow_duplicates=settings.allow_duplicates,
     )
+    choice = _choose_layer(store, rows, settings) if layer == AUTO else None
+    features = learnable_features(store, layer if choice is None else choice.layer)
+    fitted = _fit(features, rows, rows.split.train, settings)
+    fitted = replace(fitted, notes=(*fitted.notes, *rows.notes, *rows.one_sided_notes))
+    evaluation = _score(fitted, features, rows, rows.split.held_out, store, rows.split.on)
+    kept = np.setdiff1d(rows.split.held_out, rows.repeated)
+    without = None
+    if len(rows.repeated) and len(kept):
+        without = _score(fitted, features, rows, kept, store, f"{rows.split.on} without copies of training images")
     saved = fitted
     if settings.refit_all:
-        saved = _fit(features, labels, np.flatnonzero(labels >= 0), store.groups, settings)
-    card = _card(store, settings, fitted, evaluation, split, saved.n_rows)
-    bundle = Bundle(spec, saved.pipeline, tuple(store.label_names), card)
-    return FitResult(bundle, fitted, evaluation, int((labels < 0).sum()), time.perf_counter() - started)
+        saved = _fit(features, rows, np.flatnonzero(rows.labels >= 0), settings)
+    pipeline = saved.pipeline
+    if features.reducer is not None:
+        pipeline = Pipeline([("stored", features.reducer), *pipeline.steps])
+    card = _card(store, settings, fitted, evaluation, rows.split, saved.n_rows)
+    bundle = Bundle(features.spec, pipeline, tuple(store.label_names), card)
+    seconds = time.perf_counter() - started
+    return FitResult(bundle, fitted, evaluation, without, choice, rows.n_unlabelled, seconds)
 
 
-def _refuse_one_class(store: FeatureStore, labels: np.ndarray) -> None:
-    present = np.unique(labels[labels >= 0])
-    if len(present) == 1:
-        raise HeadError(
-            f"all labelled rows of {store.path} are of the class {store.label_names[present[0]]!r}; a classifier needs"
-            " two classes or more: add images of another, and run extract again"
-        )
+def _choose_layer(store: FeatureStore, rows: LabelledRows, settings: FitSettings) -> LayerChoice:
+    """Return the layer, or the layers side by side, that suit the head best in the training rows."""
+    features = features_by_layer(store)
+    train = rows.split.train
+    return select_layer(
+        features,
+        rows.labels[train],
+        layers=layers_to_try(store),
+        rows=train,
+        late=late_layer(store),
+        head=settings.head,
+        scale=settings.scale,
+        reduce=settings.reduce,
+        cv=settings.cv,
+        seed=settings.seed,
+        class_weight=settings.class_weight,
+        groups=rows.groups_of(train),
+        prefer=settings.prefer,
+        n_jobs=_jobs(settings, len(train) * max(array.shape[1] for array in features.values())),
+    )
 
 
-def _one_sided_notes(names: Sequence[str], labels: np.ndarray, split: RowSplit) -> list[str]:
-    """Return notes on classes that are scored on but were never learned, or learned but never scored on."""
-    unlearned = np.setdiff1d(labels[split.held_out], labels[split.train])
-    unscored = np.setdiff1d(labels[split.train], labels[split.held_out])
-    notes = []
-    if len(unlearned):
-        notes.append(f"no training rows of {_listed(names, unlearned)}: every one of them counts as an error")
-    if len(unscored):
-        notes.append(f"no rows to score {_listed(names, unscored)} on: the score says nothing about them")
-    return notes
-
-
-def _listed(names: Sequence[str], labels: np.ndarray) -> str:
-    shown = ", ".join(names[label] for label in labels[:10])
-    return shown + (f" and {len(labels) - 10} more classes" if len(labels) > 10 else "")
+def _score(
+    fitted: FittedHead,
+    features: LearnableFeatures,
+    rows: LabelledRows,
+    scored: np.ndarray,
+    store: FeatureStore,
+    on: str,
+) -> Evaluation:
+    return evaluate_head(
+        fitted.pipeline,
+        features.matrix[scored],
+        rows.labels[scored],
+        class_names=store.label_names,
+        y_train=rows.labels[rows.split.train],
+        on=on,
+    )
 
 
 def network_weights(spec: FeatureSpec) -> bytes:
@@ -194,26 +250,25 @@ def _prefixes(modules: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{name}." for name in modules)
 
 
-def _fit(
-    features: np.ndarray, labels: np.ndarray, rows: np.ndarray, groups: np.ndarray | None, settings: FitSettings
-) -> FittedHead:
+def _fit(features: LearnableFeatures, rows: LabelledRows, learned: np.ndarray, settings: FitSettings) -> FittedHead:
     return fit_head(
-        features[rows],
-        labels[rows],
+        features.matrix[learned],
+        rows.labels[learned],
         head=settings.head,
         scale=settings.scale,
         reduce=settings.reduce,
         cv=settings.cv,
         seed=settings.seed,
         class_weight=settings.class_weight,
-        groups=None if groups is None else groups[rows],
-        n_jobs=settings.n_jobs or _choose_jobs(len(rows) * features.shape[1], settings.cv),
+        groups=rows.groups_of(learned),
+        widths=features.widths,
+        n_jobs=_jobs(settings, len(learned) * features.matrix.shape[1]),
     )
 
 
-def _choose_jobs(n_values: int, n_folds: int) -> int:
+def _jobs(settings: FitSettings, n_values: int) -> int:
     """Return processes over folds: starting them takes seconds, which small work does not pay back."""
-    return min(n_folds, joblib.cpu_count()) if n_values > _MANY_VALUES else 1
+    return settings.n_jobs or (min(settings.cv, joblib.cpu_count()) if n_values > MANY_VALUES else 1)
 
 
 def _card(

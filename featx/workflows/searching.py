@@ -12,14 +12,20 @@ from featx.errors import ImageError, StoreError
 from featx.extraction import ComputeOptions, FeatureSpec
 from featx.images import ImageEntry, image_extensions, unescape_path
 from featx.retrieval import ImageIndex
+from featx.workflows.indexed_reducers import reducers_for_index, reducers_of_index
 from featx.workflows.moved_weights import moved_weights_explained
+from featx.workflows.stored_features import base_fingerprint, decoded, source_width
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import numpy as np
 
     from featx.store import FeatureStore
+    from featx.workflows.fitted_reducers import Reducer
 
 _BLOCK = 256  # images in memory at a time
+_ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,8 @@ def build_index(
     store : FeatureStore
         Where the features are.
     layer : str, optional
-        Key, layer or alias; ``penultimate`` where it is there, else the deepest.
+        Key, layer or alias, or several joined by ``+``; ``penultimate`` where it is there, else the deepest. Codes of
+        a reduced store are decoded; its other reducers go into the index, for the queries.
     thumbnail_size : int
         Longest side in pixels of thumbnails to keep in the index; 0 for none.
     allow_random : bool
@@ -77,14 +84,24 @@ def build_index(
     spec = FeatureSpec.of_store(store, layer)
     spec.refuse_random(allowed=allow_random, what="a search over them")
     names = store.label_names
+    reduction, arrays = reducers_for_index(store, spec.keys)
+    width = sum(source_width(store, key) for key in spec.keys)
+    original = FeatureSpec(spec.key, width, base_fingerprint(spec.fingerprint))
     return ImageIndex.build(
-        store[spec.key].blocks(4096),
+        _blocks(store, spec),
         paths=store.paths.tolist(),
         labels=[names[label] if label >= 0 else None for label in store.labels],
         thumbnails=_thumbnails(store, thumbnail_size) if thumbnail_size else None,
         fingerprint=dict(store.fingerprint),
-        metadata={"features": spec.to_json(), "source": store.source},
+        metadata={"features": original.to_json(), "source": store.source, **reduction},
+        arrays=arrays,
     )
+
+
+def _blocks(store: FeatureStore, spec: FeatureSpec) -> Iterator[np.ndarray]:
+    features = {key: decoded(store, key) for key in spec.keys}
+    for start in range(0, store.rows, _ROWS_AT_ONCE):
+        yield spec.join(features, slice(start, start + _ROWS_AT_ONCE))
 
 
 def query_images(
@@ -122,12 +139,12 @@ def query_images(
     spec = index_spec(index)
     with moved_weights_explained(spec, weights):
         computer = spec.open(options, weights=weights)
-    (tap,) = computer.taps
+    reducers = reducers_of_index(index, {tap.key: tap.width for tap in computer.taps})
     for start in range(0, len(entries), _BLOCK):
         block = entries[start : start + _BLOCK]
         features, failures = computer.features_of(block)
         readable = [row for row in range(len(block)) if row not in failures]
-        found = index.search(features[tap.key][readable], k) if readable else None
+        found = index.search(_query_vectors(spec, features, readable, reducers), k) if readable else None
         place = {row: position for position, row in enumerate(readable)}
         for row, entry in enumerate(block):
             if found is None or row in failures:
@@ -136,8 +153,17 @@ def query_images(
                 yield QueryResult(entry.path, _hits(found, place[row]))
 
 
+def _query_vectors(
+    spec: FeatureSpec, features: Mapping[str, np.ndarray], rows: Sequence[int], reducers: Mapping[str, Reducer]
+) -> np.ndarray:
+    chosen = {key: features[key][rows] for key in spec.keys}
+    return spec.join(
+        {key: reducers[key].transform(found) if key in reducers else found for key, found in chosen.items()}
+    )
+
+
 def index_spec(index: ImageIndex) -> FeatureSpec:
-    """Return which features an index was built on.
+    """Return which features of the network an index was built on, before they were reduced.
 
     Raises
     ------

@@ -1,20 +1,17 @@
-"""What happens to features before a classifier sees them: scalers and reducers, by name.
-
-Both are ordinary scikit-learn transformers: they are fitted inside a fold, never on all rows.
-"""
+"""Scalers by name: what is done to single features or rows before they are reduced and classified."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
-from sklearn.decomposition import PCA
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, Normalizer, StandardScaler
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from featx.errors import UsageError
+from featx.reducers.layerwise import LayerwiseScaler
 
 
 class SignedSquareRoot(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
@@ -85,13 +82,16 @@ SCALERS: dict[str, Callable[[], BaseEstimator]] = {
 }
 
 
-def make_scaler(name: str) -> BaseEstimator:
+def make_scaler(name: str, widths: Sequence[int] | None = None) -> BaseEstimator:
     """Return a new, unfitted scaler.
 
     Parameters
     ----------
     name : str
         A key of ``SCALERS``: none, zscore, minmax, l2 or sqrt.
+    widths : sequence of int, optional
+        Columns of each layer, where several stand side by side: they are scaled one by one and weigh the same (see
+        `LayerwiseScaler`), but for ``none``, which leaves them as they are.
 
     Raises
     ------
@@ -100,47 +100,5 @@ def make_scaler(name: str) -> BaseEstimator:
     """
     if name not in SCALERS:
         raise UsageError(f"unknown scaler {name!r}; allowed are {', '.join(SCALERS)}. Choose one of them.")
-    return SCALERS[name]()
-
-
-def make_reducer(text: str, *, max_components: int | None = None, random_state: int | None = 0) -> BaseEstimator:
-    """Return a new, unfitted reducer.
-
-    Parameters
-    ----------
-    text : str
-        ``none``; ``pca:N`` for N principal components; ``pca:F`` with 0 < F < 1 for as many components as explain
-        that fraction of the variance.
-    max_components : int, optional
-        The most components that the rows to come allow, min(rows, features). A larger N is lowered to it; compare
-        ``get_params()["n_components"]`` with what was asked for in order to say so.
-    random_state : int, optional
-        Seed of the randomized solver, which scikit-learn takes for few components of large matrices.
-
-    Raises
-    ------
-    UsageError
-        For any other text.
-    """
-    if text == "none":
-        return _identity()
-    size = _parse_pca(text)
-    if isinstance(size, float):
-        return PCA(n_components=size, svd_solver="full")
-    return PCA(n_components=size if max_components is None else min(size, max_components), random_state=random_state)
-
-
-def _parse_pca(text: str) -> int | float:
-    """Return the number of components, or the fraction of variance, that "pca:…" asks for."""
-    name, _, value = text.partition(":")
-    try:
-        size = float(value) if "." in value else int(value)
-    except ValueError:
-        size = 0
-    is_fraction = isinstance(size, float)
-    if name != "pca" or (is_fraction and not 0 < size < 1) or (not is_fraction and size < 1):
-        raise UsageError(
-            f"unknown reducer {text!r}; allowed are none, pca:N (N components, 1 or more) and pca:F (0 < F < 1, "
-            "a fraction of the variance). Write for example pca:128 or pca:0.95."
-        )
-    return size
+    scaler = SCALERS[name]()
+    return scaler if name == "none" or widths is None or len(widths) < 2 else LayerwiseScaler(scaler, tuple(widths))
