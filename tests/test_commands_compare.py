@@ -99,7 +99,7 @@ def test_the_table_is_the_comparison(store, tmp_path, compared, capsys):
         low, high = result.interval
         numbers = f"{result.accuracy:.3f}  {low:.3f} to {high:.3f}"
         assert numbers in line
-        assert line.split()[-2:] == [str(result.cost.bytes_per_image), "?"]
+        assert line.split()[-2:] == [str(result.cost.bytes_per_image), "0.000" if result.is_baseline else "?"]
         assert result.candidate.head in line.split()
         assert f"{result.macro_f1:.3f}" in line
     for finding in comparison.findings:

@@ -120,6 +120,13 @@ def test_unusable_places_are_named(tmp_path):
         Journal(tmp_path / "missing" / "j")
 
 
+def test_nothing_is_left_where_nothing_was_measured(tmp_path):
+    """A journal makes its file with the first score."""
+    path = tmp_path / "j.jsonl"
+    assert Journal(path).find("key", Candidate("a", "none", "none", "ridge"), 0) is None
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_two_states_live_in_one_file(tmp_path):
     """Scores of several keys do not disturb each other; of one place the later score counts."""
     journal = filled(tmp_path / "j")

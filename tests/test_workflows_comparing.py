@@ -272,6 +272,32 @@ def test_the_deepest_layer_may_have_several_pools(tmp_path):
     assert {*names} < layers
 
 
+def test_codes_cost_their_bytes(store, tmp_path):
+    """Features that are stored as codes cost a byte a code as they are; reduced further, four bytes a component."""
+    with FeatureStore(store) as opened:
+        reduce_store(opened, "pq:2", tmp_path / "codes.h5", layers=["penultimate"])
+    settings = CompareSettings(reduces=["none", "pca:3"], heads=["ridge"], n_repeats=1, allow_random=True)
+    with FeatureStore(tmp_path / "codes.h5") as codes:
+        result = compare_store(codes, settings)
+    costs = {entry.candidate.reduce: entry.cost.bytes_per_image for entry in result.results if not entry.is_baseline}
+    assert costs == {"none": 2, "pca:3": 12}
+
+
+def test_a_quick_look_at_many_classes_leaves_out_what_is_fitted_once_a_class():
+    """Above 50 classes quick leaves out the svm and says so; who names it gets it."""
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(60), 4)
+    X = np.eye(60, dtype=np.float32)[y] + 0.1 * rng.normal(size=(240, 60)).astype(np.float32)
+    quick = compare(X, y, n_repeats=1)
+    assert {entry.candidate.head for entry in quick.results} == {"ridge", "majority"}
+    assert quick.skipped == ("svm, which takes as many fits as there are classes, 60; name it with --heads to have it",)
+    few = compare(X[:40], y[:40], n_repeats=1)
+    assert "svm" in {entry.candidate.head for entry in few.results}
+    assert few.skipped == ()
+    named = compare(X, y, n_repeats=1, heads=["svm"], reduces=["pca:5"], n_inner_folds=2)
+    assert "svm" in {entry.candidate.head for entry in named.results}
+
+
 def test_a_journal_remembers(store, tmp_path, monkeypatch):
     """What was measured once is not measured again, and the numbers are the same, times included."""
     journal = tmp_path / "j.jsonl"

@@ -60,7 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=int, metavar="N", help="times to divide anew (default: 2 quick, 5 full)")
     parser.add_argument("--all-rows", action="store_true", help="let the rows that fit-... scores on take part, too")
     add_row_arguments(parser)
-    parser.add_argument("--jobs", type=int, metavar="N", help="processes (default: one a processor)")
+    parser.add_argument(
+        "--jobs", type=int, metavar="N", help="processes (default: one a processor where the work pays for it)"
+    )
     parser.add_argument("--out", metavar="FILE", help="save the table as .csv, .md or .json")
     parser.add_argument("--plot", metavar="FILE", help="save accuracy by depth and by bytes as .png, .svg or .pdf")
     parser.add_argument("--overwrite", action="store_true", help="replace what is at --out and --plot")
@@ -102,8 +104,6 @@ def run(
     check_row_arguments(seed=seed, held_out=held_out, jobs=jobs)
     _check_counts(folds, repeats)
 
-    import joblib
-
     from featx.store import FeatureStore
     from featx.workflows.comparing import CompareSettings, compare_store
 
@@ -119,7 +119,7 @@ def run(
         held_out=held_out,
         all_rows=all_rows,
         class_weight="balanced" if balanced else None,
-        n_jobs=jobs or joblib.cpu_count(),
+        n_jobs=jobs,
         group_column=group_column,
         allow_duplicates=allow_duplicates,
         allow_random=allow_random,
@@ -230,6 +230,7 @@ def _report(result: Comparison, command: Callable[[Candidate], str], show_all: b
         f"{len(result.results)} candidates on {result.n_rows} rows, {result.n_classes} classes: {result.rows};"
         f" {result.n_folds} folds, {result.n_repeats} times, seed {result.seed}",
         *(f"note: {note}" for note in result.notes),
+        *(f"not compared: {what}" for what in result.skipped),
         "",
         format_table(
             ("", "layer", "scale", "reduce", "head", "accuracy", "95 %", "behind", "balanced", "F1", "fit s", "ms",

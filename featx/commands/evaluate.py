@@ -15,8 +15,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from featx.commands.evaluations import class_table, confusion_table
-from featx.commands.options import add_compute_arguments, add_json_argument, compute_options
-from featx.commands.predict import add_view_arguments
+from featx.commands.options import add_compute_arguments, add_json_argument, add_view_arguments, compute_options
 from featx.commands.tables import count
 
 if TYPE_CHECKING:

@@ -90,6 +90,18 @@ def add_json_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", dest="as_json", help="print JSON for programs")
 
 
+def add_view_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add test-time augmentation: ``--tta`` and ``--tta-combine``."""
+    parser.add_argument(
+        "--tta", type=int, default=1, metavar="N",
+        help="views an image: 2 flip, 3 scales, 5 crops, 6 scales and flip, 10 crops and flip (default: 1, none)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tta-combine", default="mean", choices=("mean", "vote"), dest="combine",
+        help="mean of the views' probabilities, or the share of views that vote for a class (default: mean)",
+    )  # fmt: skip
+
+
 def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what says how a network is run: ``--engine --device --batch-size --workers``."""
     group = parser.add_argument_group("how the network runs")

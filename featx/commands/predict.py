@@ -13,7 +13,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from featx.commands.options import add_compute_arguments, compute_options
+from featx.commands.options import add_compute_arguments, add_view_arguments, compute_options
 from featx.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,18 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from featx.workflows.predicting import Prediction
-
-
-def add_view_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add test-time augmentation: ``--tta`` and ``--tta-combine``."""
-    parser.add_argument(
-        "--tta", type=int, default=1, metavar="N",
-        help="views an image: 2 flip, 3 scales, 5 crops, 6 scales and flip, 10 crops and flip (default: 1, none)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--tta-combine", default="mean", choices=("mean", "vote"), dest="combine",
-        help="mean of the views' probabilities, or the share of views that vote for a class (default: mean)",
-    )  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

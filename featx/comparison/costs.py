@@ -25,10 +25,13 @@ class LayerCost:
         Multiply-accumulate operations, in thousand millions; None: not known.
     depth : float or None
         How far down the network the layer lies, from 0 to 1; None: not known.
+    bytes_per_image : int or None
+        Of codes, where the features are stored as codes; None: four a number.
     """
 
     gmacs: float | None = None
     depth: float | None = None
+    bytes_per_image: int | None = None
 
 
 def candidate_costs(
@@ -51,9 +54,12 @@ def candidate_costs(
         parts = [layer_costs.get(layer, LayerCost()) for layer in candidate.layers]
         rows = replace(candidate, head="")
         if candidate.head == BASELINE:
-            n_bytes = 0
-        else:
-            n_bytes = n_bytes_of[rows] = n_bytes_of.get(rows) or _bytes_per_image(candidate, features)
+            costs[candidate] = Cost(0, 0.0, 0.0)
+            continue
+        if rows not in n_bytes_of:
+            stored = parts[0].bytes_per_image if candidate.reduce == "none" and len(parts) == 1 else None
+            n_bytes_of[rows] = _bytes_per_image(candidate, features) if stored is None else stored
+        n_bytes = n_bytes_of[rows]
         costs[candidate] = Cost(n_bytes, _largest(part.gmacs for part in parts), _largest(p.depth for p in parts))
     return costs
 

@@ -17,6 +17,8 @@ from featx.errors import UsageError
 
 _HEADER = {"format": "featx-comparison", "format_version": 1}
 
+_HEADER_LINE = json.dumps(_HEADER) + "\n"
+
 Place = tuple[Candidate, int]  # a candidate and the number of the fold, counted through all repeats
 
 
@@ -65,14 +67,14 @@ class Journal:
             lines.append(json.dumps(content) + "\n")
         if self._path is not None and lines:
             with open(self._path, "a", encoding="utf-8") as file:
-                file.write("".join(lines))
-                file.flush()
+                file.write("".join(lines if file.tell() else [_HEADER_LINE, *lines]))
 
     def _read(self, path: Path) -> None:
-        header = json.dumps(_HEADER) + "\n"
         content = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-        if header.startswith(content):  # new, or cut off before there was anything in it
-            path.write_text(header, encoding="utf-8")
+        if _HEADER_LINE.startswith(content):  # new, or cut off before there was anything in it
+            path.write_text("", encoding="utf-8")
+            if not content:
+                path.unlink()  # it can be written; the first score begins it
             return
         lines = content.split("\n")
         if _parsed(lines[0]) != _HEADER:

@@ -156,7 +156,8 @@ class Comparison:
         some tied that are 19 points behind. Its ``difference`` is what taking it is expected to lose.
         """
         near = [result for result in self.tied if result.difference_interval[0] <= 0]
-        return min(near, key=lambda r: (_cost_order(r.cost, r.predict_ms), -r.accuracy, r.candidate))
+        # A network takes milliseconds an image: tenths count, less is noise and would make the choice differ by run.
+        return min(near, key=lambda r: (_cost_order(r.cost), round(r.predict_ms, 1), -r.accuracy, r.candidate))
 
     @property
     def baseline(self) -> CandidateResult | None:
@@ -261,12 +262,11 @@ def _same_folds(scores: Mapping[Candidate, Sequence[FoldScore]]) -> list[tuple[i
 
 def _rank(candidate: Candidate, folds: Sequence[FoldScore], cost: Cost) -> tuple[Any, ...]:
     mean = round(_mean(_accuracies(folds)), _DIGITS)
-    return (candidate.head == BASELINE, -mean, _cost_order(cost, _predict_ms(folds)), candidate)
+    return (candidate.head == BASELINE, -mean, _cost_order(cost), candidate)
 
 
-def _cost_order(cost: Cost, predict_ms: float) -> tuple[float, float, float]:
-    # A network takes milliseconds an image: tenths count, less is noise and would make the choice differ by run.
-    return (inf if cost.gmacs is None else cost.gmacs, cost.bytes_per_image, round(predict_ms, 1))
+def _cost_order(cost: Cost) -> tuple[float, float]:
+    return (inf if cost.gmacs is None else cost.gmacs, cost.bytes_per_image)
 
 
 def _test_against(

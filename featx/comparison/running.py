@@ -23,7 +23,7 @@ from featx.heads.searching import FoldSearch, best_candidate, fit_fold, mean_squ
 from featx.heads.threads import few_threads
 from featx.reducers import make_reducer, make_scaler
 
-Way = tuple[str, str]  # reducer, head
+_VERSION = 1  # of how scores come about: raise it with any change to solvers or heads, or journals give old scores
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ def _keys(
     settings: ComparisonSettings,
 ) -> dict[str, str]:
     """Return, for each head, a digest of all that its scores depend on, but for the candidate and the fold."""
-    values = (widths, settings.n_folds, settings.n_inner_folds, settings.seed, repr(settings.class_weight))
+    values = (_VERSION, widths, settings.n_folds, settings.n_inner_folds, settings.seed, repr(settings.class_weight))
     shared = digest_of(X, y, np.empty(0) if groups is None else groups, values)
     return {head: digest_of(shared, repr(head_kind(head).grid)) for head in {c.head for c in candidates}}
 

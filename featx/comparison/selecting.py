@@ -61,7 +61,7 @@ class LayerChoice:
     scores : tuple of LayerScore
         Of all layers, in the order given.
     cheapest : LayerScore
-        The first (shallowest) that cannot be told from the best by its standard error.
+        The first (shallowest) that is behind the best by less than its standard error, or a point.
     """
 
     layer: str
@@ -110,7 +110,7 @@ def select_layer(
     head, scale, reduce, cv, seed, class_weight, groups, n_jobs
         As in `featx.heads.fit_head`.
     prefer : {"best", "cheap"}
-        ``cheap``: the first layer that cannot be told from the best by its standard error.
+        ``cheap``: the first layer that is behind the best by less than its standard error, or a point.
 
     Raises
     ------
@@ -141,7 +141,7 @@ def select_layer(
         del X  # before the next layer is read
     best = max(layers, key=lambda layer: accuracy[layer].mean())
     scores = tuple(_score(layer, accuracy[layer], accuracy[best]) for layer in layers)
-    cheapest = next(score for score in scores if score.loss <= score.loss_error)
+    cheapest = next(score for score in scores if score.loss < NEAR_TIE or score.loss <= score.loss_error)
     by_name = {score.layer: score for score in scores}
     if prefer == "cheap":
         reason = f"the cheapest that cannot be told from the best, expected loss {100 * cheapest.loss:.1f} points"

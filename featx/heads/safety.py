@@ -165,7 +165,8 @@ def _check_neighbours(neighbours: KNeighborsClassifier) -> None:
         and 1 <= state.get("n_neighbors", 0) <= len(rows)
         and ((numbers >= 0) & (numbers < len(classes))).all()
     )
-    if not shapes_agree or state.get("_fit_method") != "brute" or state.get("_tree") is not None:
+    is_ours = state.get("weights") == "distance" and state.get("_fit_method") == "brute" and state.get("_tree") is None
+    if not shapes_agree or not is_ours:
         raise _refuse("the arrays of a nearest-neighbour classifier do not fit each other")
 
 

@@ -28,7 +28,7 @@ CROP_MODES = ("center", "squash", "border")
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos", "hamming", "box")
 
 # Reach of each filter, in pixels of the coarser grid.
-_SUPPORT = {"bicubic": 2.0, "bilinear": 1.0, "lanczos": 3.0, "hamming": 1.0, "box": 0.5, "nearest": 0.0}
+FILTER_REACH = {"bicubic": 2.0, "bilinear": 1.0, "lanczos": 3.0, "hamming": 1.0, "box": 0.5, "nearest": 0.0}
 # These filters jump at their edge: the least rounding takes another pixel. They need the whole picture to be exact.
 _JUMPING = ("box", "nearest")
 _LARGEST_WHOLE_SIDE = 16384
@@ -89,12 +89,12 @@ def resize_and_crop(
     whole picture costs; the others about 1.3 ms for 500×375 pixels to 224×224. Where timm fails because a side of a
     very thin picture would be rounded to 0, it becomes 1 here.
     """
-    _check(image, size, resize_size, crop_mode, interpolation)
-    resized = _resized_size(image.size, resize_size, crop_mode)
+    check_geometry(image, size, resize_size, crop_mode, interpolation)
+    resized = resized_size(image.size, resize_size, crop_mode)
     if interpolation in _JUMPING and max(resized) <= _LARGEST_WHOLE_SIDE:
-        image, interpolation = image.resize(resized, _filter(interpolation)), "nearest"
-    rows = _plan_axis(image.height, resized[1], size[0], _SUPPORT[interpolation])
-    columns = _plan_axis(image.width, resized[0], size[1], _SUPPORT[interpolation])
+        image, interpolation = image.resize(resized, pillow_filter(interpolation)), "nearest"
+    rows = _plan_axis(image.height, resized[1], size[0], FILTER_REACH[interpolation])
+    columns = _plan_axis(image.width, resized[0], size[1], FILTER_REACH[interpolation])
     vertical_first = image.height - resized[1] > 2 * max(0, image.width - resized[0])
     if vertical_first:
         image = _cut(image, columns.needed, rows.spanned)
@@ -107,9 +107,10 @@ def resize_and_crop(
     return _place(np.asarray(image), rows, columns, size, fill if crop_mode == "border" else (0, 0, 0), out)
 
 
-def _check(
+def check_geometry(
     image: Image.Image, size: tuple[int, int], resize_size: tuple[int, int], crop_mode: str, interpolation: str
 ) -> None:
+    """Raise a UsageError for what `resize_and_crop` does not take."""
     if image.mode != "RGB":
         raise UsageError(f"image has mode {image.mode}; only RGB can be resized here: decode or convert it first")
     if crop_mode not in CROP_MODES:
@@ -120,7 +121,7 @@ def _check(
         raise UsageError(f"size {size} and resize_size {resize_size} must be at least 1: give (height, width)")
 
 
-def _resized_size(source: tuple[int, int], target: tuple[int, int], crop_mode: str) -> tuple[int, int]:
+def resized_size(source: tuple[int, int], target: tuple[int, int], crop_mode: str) -> tuple[int, int]:
     """Width and height of the whole picture after timm's resize; `source` is (width, height), `target` the reverse."""
     width, height = source
     target_height, target_width = target
@@ -165,7 +166,8 @@ def _widen(start: int, stop: int, n_source: int, n_resized: int) -> tuple[int, i
     return (low, high) if high - low <= _LARGEST_WHOLE_SIDE else (start, stop)
 
 
-def _filter(interpolation: str) -> Image.Resampling:
+def pillow_filter(interpolation: str) -> Image.Resampling:
+    """Return Pillow's name of an interpolation."""
     return Image.Resampling[interpolation.upper()]
 
 
@@ -173,14 +175,14 @@ def _resize_columns(image: Image.Image, plan: _AxisPlan, interpolation: str) -> 
     if not plan.is_resized:
         return image
     box = (plan.box[0], 0, plan.box[1], image.height)
-    return image.resize((plan.n_computed, image.height), _filter(interpolation), box=box)
+    return image.resize((plan.n_computed, image.height), pillow_filter(interpolation), box=box)
 
 
 def _resize_rows(image: Image.Image, plan: _AxisPlan, interpolation: str) -> Image.Image:
     if not plan.is_resized:
         return image
     box = (0, plan.box[0], image.width, plan.box[1])
-    return image.resize((image.width, plan.n_computed), _filter(interpolation), box=box)
+    return image.resize((image.width, plan.n_computed), pillow_filter(interpolation), box=box)
 
 
 def _within(plan: _AxisPlan) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featx.errors import UsageError
-from featx.images.geometry import _SUPPORT, _check, _filter, _resized_size, resize_and_crop
+from featx.images.geometry import FILTER_REACH, check_geometry, pillow_filter, resize_and_crop, resized_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,7 +127,7 @@ def view_pixels(
     Corner views are within 2 levels of torchvision's on nearly all pixels, not equal: Pillow keeps a box in single
     precision, and only the network's own view goes to the length that exactness takes.
     """
-    _check(image, size, resize_size, crop_mode, interpolation)
+    check_geometry(image, size, resize_size, crop_mode, interpolation)
     made: dict[View, np.ndarray] = {}
     pixels = np.empty((len(views), *size, 3), np.uint8)
     for row, view in zip(pixels, views, strict=True):
@@ -166,7 +166,7 @@ def _cut_out(
     border: tuple[int, int, int],
 ) -> np.ndarray:
     """Pixels (height, width, 3) of a view other than the network's own."""
-    resized = _resized_size(image.size, resize_size, crop_mode)
+    resized = resized_size(image.size, resize_size, crop_mode)
     has_room = resize_size[0] > size[0] and resize_size[1] > size[1]
     if view.place != (0.5, 0.5) and not has_room:
         view = replace(view, span=view.span * _CLOSER)
@@ -213,7 +213,7 @@ def _resize_part(
         (columns.source[0] - left, columns.source[1] - left),
         (rows.source[0] - top, rows.source[1] - top),
     )
-    kernel = _filter(interpolation)
+    kernel = pillow_filter(interpolation)
     if vertical_first:
         image = image.resize((image.width, height), kernel, box=(0, down[0], image.width, down[1]))
         return image.resize((width, height), kernel, box=(across[0], 0, across[1], height))
@@ -224,5 +224,5 @@ def _resize_part(
 def _reached(extent: _Extent, n_source: int, interpolation: str) -> tuple[int, int]:
     """Range of the picture's pixels that the filter needs for an extent, one more on each side against rounding."""
     (start, stop), (first, last) = extent.source, extent.target
-    reach = _SUPPORT[interpolation] * max((stop - start) / (last - first), 1.0) + 1
+    reach = FILTER_REACH[interpolation] * max((stop - start) / (last - first), 1.0) + 1
     return max(0, math.floor(start - reach)), min(n_source, math.ceil(stop + reach))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import joblib
 import numpy as np
 
 from featx.comparison import (
@@ -21,6 +22,7 @@ from featx.comparison import (
     make_candidates,
 )
 from featx.errors import FeatxError, UsageError
+from featx.heads.threads import MANY_VALUES
 from featx.store import FeatureStore
 from featx.workflows.labelled_rows import labelled_rows
 from featx.workflows.learnable_features import features_by_layer, late_layer, layers_to_try, learnable_spec
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from featx.comparison import ComparisonProgress
+
+_MANY_CLASSES = 50
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,8 @@ class CompareSettings:
         Let them take part.
     class_weight : str, optional
         ``"balanced"`` or None.
-    n_jobs : int
-        Processes.
+    n_jobs : int, optional
+        Processes; by default one, or one a processor where the work pays for starting them.
     group_column : str, optional
         A column of the store's CSV: images with the same text in it stay on one side.
     allow_duplicates : bool
@@ -83,7 +87,7 @@ class CompareSettings:
     held_out: float = 0.2
     all_rows: bool = False
     class_weight: str | None = None
-    n_jobs: int = 1
+    n_jobs: int | None = None
     group_column: str | None = None
     allow_duplicates: bool = False
     allow_random: bool = False
@@ -109,7 +113,7 @@ class CompareSettings:
             n_inner_folds=self.n_inner_folds,
             seed=self.seed,
             class_weight=self.class_weight,
-            n_jobs=self.n_jobs,
+            n_jobs=1 if self.n_jobs is None else self.n_jobs,
         )
 
 
@@ -292,7 +296,11 @@ def _compare_arrays(
         raise UsageError(f"there are no features {unknown[0]!r}; there are {', '.join(names)}. Name one of them.")
     widths = {name: int(array.shape[1]) for name, array in rows.features.items()}
     n_train = len(rows.labels) * (settings.n_folds - 1) // settings.n_folds
-    candidates = make_candidates(layers, widths, settings.ways(), n_train)
+    ways, skipped = _affordable(settings, len(np.unique(rows.labels)))
+    candidates = make_candidates(layers, widths, ways, n_train)
+    if settings.n_jobs is None:
+        widest = max(sum(widths[part] for part in layer.split("+")) for layer in layers)
+        settings = replace(settings, n_jobs=joblib.cpu_count() if n_train * widest > MANY_VALUES else 1)
     result = compare_candidates(
         rows.features,
         rows.labels,
@@ -304,7 +312,17 @@ def _compare_arrays(
         journal=Journal(journal),
         on_progress=on_progress,
     )
-    return replace(result, notes=(*rows.notes, *result.notes))
+    return replace(result, notes=(*rows.notes, *result.notes), skipped=skipped)
+
+
+def _affordable(settings: CompareSettings, n_classes: int) -> tuple[tuple[tuple[str, str, str], ...], tuple[str, ...]]:
+    """Return the ways to compare, and what was left out: for a quick look, machines that are fitted once a class."""
+    ways = settings.ways()
+    is_own = settings.scales or settings.reduces or settings.heads
+    if settings.budget != "quick" or is_own or n_classes <= _MANY_CLASSES:
+        return ways, ()
+    skipped = f"svm, which takes as many fits as there are classes, {n_classes}; name it with --heads to have it"
+    return tuple(way for way in ways if way[2] != "svm"), (skipped,)
 
 
 def layer_costs(store: FeatureStore) -> dict[str, LayerCost]:
@@ -323,4 +341,7 @@ def layer_costs(store: FeatureStore) -> dict[str, LayerCost]:
             backbone = None
         layers = {} if backbone is None else backbone.layers
         macs = {key: layers[info.layer].macs / 1e9 for key, info in store.infos.items() if info.layer in layers}
-    return {key: LayerCost(macs.get(key), info.depth) for key, info in store.infos.items()}
+    return {
+        key: LayerCost(macs.get(key), info.depth, info.width if info.codec else None)
+        for key, info in store.infos.items()
+    }
