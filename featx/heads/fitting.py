@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from featx.heads.searching import (
     NOT_CONVERGED,
     FoldSearch,
     best_candidate,
+    expect_classes,
     fit_quietly,
     mean_square_norm,
     search_fold,
@@ -258,15 +260,17 @@ def _n_groups(label: int, y: np.ndarray, groups: np.ndarray) -> int:
 
 def _divide(y: np.ndarray, groups: np.ndarray | None, n_folds: int, seed: int) -> Folds:
     """Return folds of rows of which every class has `n_folds` rows or groups; none where groups make it impossible."""
-    if len(np.unique(y)) < 2:
-        return []
-    if groups is None:
-        return list(StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(y, y))
     n_classes = len(np.unique(y))
-    for n in range(n_folds, 1, -1):
-        folds = list(StratifiedGroupKFold(n, shuffle=True, random_state=seed).split(y, y, groups))
-        if all(len(test) and len(np.unique(y[train])) == n_classes for train, test in folds):
-            return folds
+    if n_classes < 2:
+        return []
+    with warnings.catch_warnings():
+        expect_classes()
+        if groups is None:
+            return list(StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(y, y))
+        for n in range(n_folds, 1, -1):
+            folds = list(StratifiedGroupKFold(n, shuffle=True, random_state=seed).split(y, y, groups))
+            if all(len(test) and len(np.unique(y[train])) == n_classes for train, test in folds):
+                return folds
     return []
 
 

@@ -234,10 +234,16 @@ class RidgePath:
         return self._classes[scores.argmax(axis=1) if scores.shape[1] > 1 else (scores[:, 0] > 0).astype(int)]
 
 
+def expect_classes() -> None:
+    """Tell scikit-learn, within ``warnings.catch_warnings``, that few rows a class are no sign of a regression."""
+    warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
+
+
 def fit_quietly(model: BaseEstimator, X: np.ndarray, y: np.ndarray) -> bool:
     """Fit, and return whether it converged instead of warning about it."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
+        expect_classes()
         model.fit(X, y)
     for warning in caught:
         if not issubclass(warning.category, ConvergenceWarning):
