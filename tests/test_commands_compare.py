@@ -327,7 +327,9 @@ def test_the_printed_commands_fit_just_that(options, verb, tmp_path, capsys):
         params = fitted["params"]
         got = {"layer": fitted["layer"], "head": fitted["head"], "scale": params["scale"], "reduce": params["reduce"]}
         assert got == {key: expected[key] for key in got}
-        assert load_bundle(path.with_suffix(".featx")).spec.key == expected["layer"]
+        out = shlex.split(typed)[-1]
+        assert out == str(path.with_suffix(".featx" if values["best"] == values[name] else ".cheapest.featx"))
+        assert load_bundle(out).spec.key == expected["layer"]
 
 
 def test_the_report_names_the_commands_that_json_has(store, capsys):

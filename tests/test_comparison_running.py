@@ -565,7 +565,7 @@ def test_settings_that_make_no_sense_are_named(name):
 
 
 def test_folds_of_all_repeats_are_as_many(monkeypatch):
-    """Where groups allow another repeat fewer folds than the first, it has those of the first, and a note says so."""
+    """A repeat for which groups allow fewer folds than the first had is left out, and a note says so."""
     layers, y = made_up(60)
     groups = np.arange(60) // 2
     original = running.make_folds
@@ -576,7 +576,26 @@ def test_folds_of_all_repeats_are_as_many(monkeypatch):
 
     monkeypatch.setattr(running, "make_folds", fewer)
     result = compare_candidates(layers, y, CANDIDATES[:1], replace(FAST, n_repeats=3), groups=groups)
-    accuracies = result.best.fold_accuracies
-    assert accuracies[:3] == accuracies[3:6]
-    assert len(accuracies) == 9
-    assert result.notes == ("1 of 3 repeats have the folds of the first: the groups allow no others",)
+    assert (result.n_folds, result.n_repeats, len(result.best.fold_accuracies)) == (3, 2, 6)
+    assert result.notes == ("2 of 3 repeats: there are no more ways to divide the groups",)
+
+
+def test_the_same_folds_are_never_counted_twice(monkeypatch):
+    """Where every seed divides the groups alike, one repeat counts: more of them would make intervals too narrow."""
+    layers, y = made_up(60)
+    original = running.make_folds
+    monkeypatch.setattr(running, "make_folds", lambda y, groups, n_folds, _seed: original(y, groups, n_folds, 0))
+    once, thrice = (
+        compare_candidates(layers, y, CANDIDATES[:1], replace(FAST, n_repeats=n), groups=np.arange(60)) for n in (1, 3)
+    )
+    assert (once.n_repeats, thrice.n_repeats) == (1, 1)
+    assert thrice.best.interval == once.best.interval
+    assert thrice.notes == ("1 of 3 repeats: there are no more ways to divide the groups",)
+
+
+def test_class_numbers_may_be_large():
+    """Numbers of classes name them, they are no sizes: the scores are those of the same classes numbered from 0."""
+    layers, y = made_up(60)
+    small, large = (compare_candidates(layers, labels, CANDIDATES[:1], FAST) for labels in (y, 10**6 * y))
+    assert small.best.macro_f1 == large.best.macro_f1
+    assert small.best.fold_accuracies == large.best.fold_accuracies

@@ -540,6 +540,8 @@ def number(value):
         ("boosting", "_n_features", 100, "does not say how many"),
         ("svm-rbf", "n_features_in_", 3, "do not fit each other"),
         ("svm-rbf", "kernel", "linear", "do not fit each other"),
+        ("svm-rbf", "probability", True, "do not fit each other"),
+        ("svm-rbf", "_probA", 0.5, "do not fit each other"),
     ],
 )
 def test_tampered_numbers_are_refused(fitted, head, attribute, value, message):

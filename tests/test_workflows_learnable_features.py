@@ -9,7 +9,13 @@ from layered_stores import NOT_BUILT, WIDTHS, layered, write_layers
 from featx.errors import FeatureKeyError, UsageError
 from featx.extraction import FeatureSpec
 from featx.store import FeatureStore
-from featx.workflows.learnable_features import features_by_layer, late_layer, layers_to_try, learnable_features
+from featx.workflows.learnable_features import (
+    features_by_layer,
+    late_layer,
+    layers_to_try,
+    learnable_features,
+    reduction_notes,
+)
 from featx.workflows.reducing import reduce_store
 
 LABELS = [row % 3 for row in range(60)]
@@ -130,3 +136,17 @@ def test_the_late_layer(store, tmp_path):
         with pytest.raises(FeatureKeyError, match="holds no features"):
             late_layer(opened)
         assert opened.fingerprint["model"] == NOT_BUILT["model"]
+
+
+@pytest.mark.parametrize("with_test", [False, True])
+def test_a_reducer_that_saw_the_scored_rows_is_said(tmp_path, with_test):
+    """A note says that the reducer of a store without splits saw what is scored on; with splits there is none."""
+    splits = np.where(np.arange(len(LABELS)) % 5 == 0, 2, 0) if with_test else np.full(len(LABELS), -1)
+    with FeatureStore(write_layers(tmp_path / "s.h5", LABELS, splits=splits)) as store:
+        assert reduction_notes(store) == ()
+        reduce_store(store, "pca:2", tmp_path / "r.h5")
+    with FeatureStore(tmp_path / "r.h5") as reduced:
+        notes = reduction_notes(reduced)
+    assert [note.startswith("the reducer of this store was fitted on all its images") for note in notes] == (
+        [] if with_test else [True]
+    )

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from featx.comparison import Candidate, CandidateResult, Comparison
 
 _SHOWN = 12
+_SUFFIXES = {True: ".featx", False: ".cheapest.featx"}  # of the best, and of another one
 _PICTURES = (".png", ".svg", ".pdf")
 _FORMATS = {".csv": "to_csv", ".md": "to_markdown", ".json": "to_json"}
 _VERBS = {
@@ -205,25 +206,25 @@ def _save(result: Comparison, out: str | None, plot: str | None) -> None:
         save_plots(result, plot)
 
 
-def _fit_command(candidate: Candidate, *, store: str, keys: Sequence[str], rows: Sequence[str]) -> str:
+def _fit_command(candidate: Candidate, suffix: str, *, store: str, keys: Sequence[str], rows: Sequence[str]) -> str:
     """Return the command that fits a candidate on the rows of the comparison, and scores it on those left out."""
     options = [f"--layer {shlex.quote(typed_name(candidate.layer, keys))}"]
     options += [] if candidate.scale == "zscore" else [f"--scale {candidate.scale}"]
     options += [] if candidate.reduce == "none" else [f"--reduce {candidate.reduce}"]
     options += rows
-    target = shlex.quote(str(Path(store).with_suffix(".featx")))
+    target = shlex.quote(str(Path(store).with_suffix(suffix)))
     return f"featx {_VERBS[candidate.head]} {shlex.quote(store)} {' '.join(options)} --out {target}"
 
 
-def _as_json(result: Comparison, command: Callable[[Candidate], str]) -> dict[str, object]:
+def _as_json(result: Comparison, command: Callable[[Candidate, str], str]) -> dict[str, object]:
     commands = {
-        name: None if choice.is_baseline else command(choice.candidate)
+        name: None if choice.is_baseline else command(choice.candidate, _SUFFIXES[choice is result.best])
         for name, choice in (("best", result.best), ("cheapest", result.cheapest))
     }
     return {**result.to_json(), "commands": commands}
 
 
-def _report(result: Comparison, command: Callable[[Candidate], str], show_all: bool) -> str:
+def _report(result: Comparison, command: Callable[[Candidate, str], str], show_all: bool) -> str:
     shown = result.results if show_all else _worth_showing(result)
     left = len(result.results) - len(shown)
     lines = [
@@ -245,7 +246,7 @@ def _report(result: Comparison, command: Callable[[Candidate], str], show_all: b
     ]  # fmt: skip
     for choice, words in ((result.best, "best"), (result.cheapest, "cheapest")):
         if not choice.is_baseline and not (words == "cheapest" and choice is result.best):
-            lines.append(f"the {words}: {command(choice.candidate)}")
+            lines.append(f"the {words}: {command(choice.candidate, _SUFFIXES[choice is result.best])}")
     return "\n".join(lines)
 
 

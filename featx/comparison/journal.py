@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 from collections.abc import Iterable
 from hashlib import blake2b
@@ -15,6 +16,7 @@ import numpy as np
 from featx.comparison.candidates import Candidate, FoldScore
 from featx.errors import UsageError
 
+_logger = logging.getLogger(__name__)
 _HEADER = {"format": "featx-comparison", "format_version": 1}
 
 _HEADER_LINE = json.dumps(_HEADER) + "\n"
@@ -66,8 +68,13 @@ class Journal:
             content = {"key": key, "fold": fold, **dataclasses.asdict(candidate), "score": dataclasses.asdict(score)}
             lines.append(json.dumps(content) + "\n")
         if self._path is not None and lines:
-            with open(self._path, "a", encoding="utf-8") as file:
-                file.write("".join(lines if file.tell() else [_HEADER_LINE, *lines]))
+            try:
+                with open(self._path, "a", encoding="utf-8") as file:
+                    file.write("".join(lines if file.tell() else [_HEADER_LINE, *lines]))
+            except OSError as error:
+                # The scores are what was asked for; only going on after an interruption is lost.
+                _logger.warning("%s cannot be written any more (%s); no scores are kept", self._path, error.strerror)
+                self._path = None
 
     def _read(self, path: Path) -> None:
         content = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""

@@ -147,7 +147,8 @@ def compare_candidates(
     candidates = tuple(dict.fromkeys(candidates))
     _check_names(candidates, features)
     settings = replace(settings, class_weight=plain_weights(settings.class_weight))
-    folds, notes = _all_folds(y, groups, settings)
+    folds, n_folds, notes = _all_folds(y, groups, settings)
+    costs = candidate_costs(candidates, features, layer_costs or {})
     scores: dict[Candidate, dict[int, FoldScore]] = {candidate: {} for candidate in candidates}
     watch = _Watch(len(candidates) * len(folds), on_progress)
     for layer in dict.fromkeys(candidate.layer for candidate in candidates):
@@ -167,15 +168,13 @@ def compare_candidates(
             watch.step(len(unit_scores))
         del X  # before the next layer is read
     ordered = {candidate: [found[fold] for fold in range(len(folds))] for candidate, found in scores.items()}
-    costs = candidate_costs(candidates, features, layer_costs or {})
     tested = len(np.unique(np.concatenate([test for _, test in folds])))
-    n_folds = len(folds) // settings.n_repeats
     return Comparison(
         results=rank_candidates(ordered, costs, n_rows=tested),
         n_rows=tested,
         n_classes=len(np.unique(y)),
         n_folds=n_folds,
-        n_repeats=settings.n_repeats,
+        n_repeats=len(folds) // n_folds,
         seed=settings.seed,
         rows=rows,
         notes=notes,
@@ -195,9 +194,6 @@ def joined_features(features: Mapping[str, Any], layer: str, rows: Any = ...) ->
     names = layer.split("+")
     _check_layers(names, features)
     parts = [np.asarray(features[name][rows], np.float32) for name in names]
-    shapes = [part.shape for part in parts]
-    if any(len(shape) != 2 or shape[0] != shapes[0][0] for shape in shapes):
-        raise HeadError(f"features {layer} of shapes {shapes}; needed is (n, d), with the same n for all.")
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
@@ -205,6 +201,9 @@ def _check_layers(names: Sequence[str], features: Mapping[str, Any]) -> None:
     for name in names:
         if name not in features:
             raise UsageError(f"there are no features {name!r}; there are {', '.join(features)}. Name one of them.")
+    shapes = [tuple(features[name].shape) for name in names]
+    if any(len(shape) != 2 or shape[0] != shapes[0][0] for shape in shapes):
+        raise HeadError(f"features {'+'.join(names)} of shapes {shapes}; needed is (n, d), with the same n for all.")
 
 
 def _check_names(candidates: Sequence[Candidate], features: Mapping[str, Any]) -> None:
@@ -221,22 +220,31 @@ def layer_widths(features: Mapping[str, Any], layer: str) -> tuple[int, ...]:
     return tuple(int(features[name].shape[1]) for name in layer.split("+"))
 
 
-def _all_folds(y: np.ndarray, groups: np.ndarray | None, settings: ComparisonSettings) -> tuple[Folds, tuple[str, ...]]:
-    """Return the folds of all repeats one after the other, as many in each, and the notes of the first."""
+def _all_folds(
+    y: np.ndarray, groups: np.ndarray | None, settings: ComparisonSettings
+) -> tuple[Folds, int, tuple[str, ...]]:
+    """Return the folds of all repeats one after the other, how many each has, and the notes of the first.
+
+    Groups may allow few divisions, or one only. A repeat that brings nothing new is left out: counted twice, the same
+    folds would make every interval too narrow.
+    """
     folds, notes = make_folds(y, groups, settings.n_folds, settings.seed)
     if not folds:
         raise HeadError(
             "nothing can be compared: fewer than two classes have two rows (or groups). Add images of each class."
         )
-    everything, n_same = list(folds), 0
+    everything = list(folds)
+    seen = {test.tobytes() for _, test in folds}
     for repeat in range(1, settings.n_repeats):
         again, _ = make_folds(y, groups, len(folds), settings.seed + repeat)
-        n_same += len(again) != len(folds)
-        everything += again if len(again) == len(folds) else folds
-    if n_same:
-        same = f"{n_same} of {settings.n_repeats} repeats have the folds of the first: the groups allow no others"
-        notes = (*notes, same)
-    return everything, notes
+        tests = {test.tobytes() for _, test in again}
+        if len(again) == len(folds) and not tests <= seen:
+            everything += again
+            seen |= tests
+    n_repeats = len(everything) // len(folds)
+    if n_repeats < settings.n_repeats:
+        notes = (*notes, f"{n_repeats} of {settings.n_repeats} repeats: there are no more ways to divide the groups")
+    return everything, len(folds), notes
 
 
 def _keys(
@@ -288,7 +296,8 @@ def _score_unit(
     inner_groups = None if groups is None else groups[unit.train]
     inner, inner_notes = make_folds(y_train, inner_groups, settings.n_inner_folds, seed)
     chosen = _choose(unit, train, y_train, inner, norm, settings)
-    names = [str(label) for label in range(y.max() + 1)]
+    labels = np.unique(y)
+    names = [str(label) for label in labels]
     scores = {}
     for candidate in unit.candidates:
         fitted = fit_fold(
@@ -301,7 +310,9 @@ def _score_unit(
             seed=seed,
             class_weight=settings.class_weight,
         )
-        evaluation = evaluate_predictions(y_test, fitted.classes, class_names=names, on="a fold")
+        evaluation = evaluate_predictions(
+            np.searchsorted(labels, y_test), np.searchsorted(labels, fitted.classes), class_names=names, on="a fold"
+        )
         scores[candidate] = FoldScore(
             accuracy=evaluation.accuracy,
             balanced_accuracy=evaluation.balanced_accuracy,

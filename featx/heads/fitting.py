@@ -228,13 +228,15 @@ def make_folds(y: np.ndarray, groups: Any, n_folds: int, seed: int) -> tuple[Fol
     smallest = min((_n_groups(label, y[divided], own[divided]) for label in np.unique(y[divided])), default=n_folds)
     parts = _divide(y[divided], None if groups is None else own[divided], min(n_folds, smallest), seed)
     if not parts:
-        return [], (
-            f"no cross-validation: fewer than two classes have two {unit} or more; default hyper-parameters are used",
-        )
+        is_few = len(np.unique(y[divided])) < 2
+        reason = f"fewer than two classes have two {unit} or more" if is_few else "the groups cannot be divided"
+        return [], (f"no cross-validation: {reason}; default hyper-parameters are used",)
     folds = [(np.sort(np.concatenate([divided[train], alone])), divided[test]) for train, test in parts]
     notes = []
     if len(folds) < n_folds:
-        notes.append(f"{len(folds)} folds instead of {n_folds}: the smallest class has {smallest} {unit}")
+        is_small = len(folds) == smallest
+        reason = f"the smallest class has {smallest} {unit}" if is_small else "the groups cannot be divided further"
+        notes.append(f"{len(folds)} folds instead of {n_folds}: {reason}")
     n_alone = len(np.unique(y)) - len(np.unique(y[divided]))
     if n_alone:
         classes = f"{n_alone} class has" if n_alone == 1 else f"{n_alone} classes have"

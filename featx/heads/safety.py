@@ -185,6 +185,9 @@ def _check_svc(svc: SVC) -> None:
         and np.size(state.get("support_")) == counts.sum()
         and np.size(state.get("_intercept_")) == n_classes * (n_classes - 1) // 2
         and np.size(state.get("classes_")) == n_classes
+        # Probabilities are made by the calibration around it; libsvm would read its own, n(n-1)/2 of them, unchecked.
+        and np.size(state.get("_probA")) == np.size(state.get("_probB")) == 0
+        and state.get("probability") in (False, "deprecated")
     )
     if not shapes_agree or state.get("kernel") != "rbf" or state.get("_sparse") is not False:
         raise _refuse("the arrays of a support vector machine do not fit each other")

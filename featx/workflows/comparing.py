@@ -24,8 +24,14 @@ from featx.comparison import (
 from featx.errors import FeatxError, UsageError
 from featx.heads.threads import MANY_VALUES
 from featx.store import FeatureStore
-from featx.workflows.labelled_rows import labelled_rows
-from featx.workflows.learnable_features import features_by_layer, late_layer, layers_to_try, learnable_spec
+from featx.workflows.labelled_rows import LabelledRows, labelled_rows
+from featx.workflows.learnable_features import (
+    features_by_layer,
+    late_layer,
+    layers_to_try,
+    learnable_spec,
+    reduction_notes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -229,10 +235,19 @@ def compare_store(
         rows.labels[taken],
         rows.groups_of(taken),
         said,
-        rows.notes + ((f"{rows.n_unlabelled} rows without a label left out",) if rows.n_unlabelled else ()),
+        (*rows.notes, *_notes_of_rows(rows, settings), *reduction_notes(store)),
         layer_costs(store),
     )
     return _compare_arrays(part, replace(settings, layers=layers), journal, on_progress)
+
+
+def _notes_of_rows(rows: LabelledRows, settings: CompareSettings) -> list[str]:
+    notes = [f"{rows.n_unlabelled} rows without a label left out"] if rows.n_unlabelled else []
+    if settings.all_rows:
+        notes.append(
+            "the rows that fit is scored on took part in this choice: its score will be no score on unseen rows"
+        )
+    return notes
 
 
 class _RowsOf:
@@ -266,7 +281,10 @@ def _given_rows(source: Any, y: Any, groups: Any) -> _Rows:
     if y is None:
         raise UsageError("features were given without classes; give y, one class a row")
     named = dict(source) if isinstance(source, Mapping) else {"features": source}
-    features = {name: array if hasattr(array, "shape") else np.asarray(array) for name, array in named.items()}
+    features = {
+        name: np.asarray(array) if hasattr(array, "iloc") or not hasattr(array, "shape") else array
+        for name, array in named.items()
+    }
     for name, array in features.items():
         if len(array.shape) != 2:
             raise UsageError(f"the features {name!r} are of shape {tuple(array.shape)}; give (n, d), a row an image")
@@ -277,6 +295,11 @@ def _given_rows(source: Any, y: Any, groups: Any) -> _Rows:
         raise UsageError(
             f"classes of type {labels.dtype} were given; give whole numbers from 0, such as"
             " np.unique(y, return_inverse=True)[1]"
+        )
+    if groups is not None and np.asarray(groups).dtype.kind not in "iu":
+        raise UsageError(
+            f"groups of type {np.asarray(groups).dtype} were given; give whole numbers, such as"
+            " np.unique(groups, return_inverse=True)[1]"
         )
     return _Rows(features, labels, groups)
 

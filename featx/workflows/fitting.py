@@ -23,6 +23,7 @@ from featx.workflows.learnable_features import (
     layers_to_try,
     learnable_features,
     learnable_spec,
+    reduction_notes,
 )
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def fit_classifier(store: FeatureStore, layer: str | None = None, settings: FitS
     choice = _choose_layer(store, rows, settings) if layer == AUTO else None
     features = learnable_features(store, layer if choice is None else choice.layer)
     fitted = _fit(features, rows, rows.split.train, settings)
-    fitted = replace(fitted, notes=(*fitted.notes, *rows.notes, *rows.one_sided_notes))
+    fitted = replace(fitted, notes=(*fitted.notes, *rows.notes, *rows.one_sided_notes, *reduction_notes(store)))
     evaluation = _score(fitted, features, rows, rows.split.held_out, store, rows.split.on)
     kept = np.setdiff1d(rows.split.held_out, rows.repeated)
     without = None
@@ -182,6 +183,7 @@ def fit_classifier(store: FeatureStore, layer: str | None = None, settings: FitS
     saved = fitted
     if settings.refit_all:
         saved = _fit(features, rows, np.flatnonzero(rows.labels >= 0), settings)
+        fitted = replace(fitted, notes=(*fitted.notes, *_refit_notes(fitted, saved)))
     pipeline = saved.pipeline
     if features.reducer is not None:
         pipeline = Pipeline([("stored", features.reducer), *pipeline.steps])
@@ -189,6 +191,15 @@ def fit_classifier(store: FeatureStore, layer: str | None = None, settings: FitS
     bundle = Bundle(features.spec, pipeline, tuple(store.label_names), card)
     seconds = time.perf_counter() - started
     return FitResult(bundle, fitted, evaluation, without, choice, rows.n_unlabelled, seconds)
+
+
+def _refit_notes(scored: FittedHead, saved: FittedHead) -> list[str]:
+    """Return how the head that is saved differs from the one that was scored."""
+    notes = [f"fitted again on all rows: {note}" for note in saved.notes if note not in scored.notes]
+    if saved.params != scored.params:
+        params = ", ".join(f"{name} {value}" for name, value in saved.params.items())
+        notes.append(f"fitted again on all rows: {params}, chosen anew")
+    return notes
 
 
 def _choose_layer(store: FeatureStore, rows: LabelledRows, settings: FitSettings) -> LayerChoice:

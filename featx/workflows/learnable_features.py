@@ -10,7 +10,7 @@ import numpy as np
 from featx.comparison import joined_layers
 from featx.errors import FeatureKeyError, UsageError
 from featx.extraction import FeatureSpec
-from featx.workflows.stored_features import base_fingerprint, decoded, read_features, reduction_of
+from featx.workflows.stored_features import ALL_ROWS, REDUCTION, base_fingerprint, decoded, read_features, reduction_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,6 +95,17 @@ def late_layer(store: FeatureStore) -> str:
         if not store.keys:
             raise
     return max(store.keys, key=lambda key: store.infos[key].depth)
+
+
+def reduction_notes(store: FeatureStore) -> tuple[str, ...]:
+    """Return what to know of a score on features whose reducer has seen the rows that are scored on."""
+    reduction = store.fingerprint.get(REDUCTION)
+    if not isinstance(reduction, dict) or reduction.get("on") != ALL_ROWS:
+        return ()
+    return (
+        "the reducer of this store was fitted on all its images (not on their labels), those that are scored on too;"
+        " use --reduce on the store that it was made from where that matters",
+    )
 
 
 def layers_to_try(store: FeatureStore) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 from featx.errors import RefusedError, UsageError, WouldOverwriteError
 from featx.store import NewFeatures, reducer_digest, rewrite
 from featx.workflows.layer_reduction import LayerReduction, ReducedFeatures, check_reducer_name, fit_layer
-from featx.workflows.stored_features import REDUCTION, reduction_of
+from featx.workflows.stored_features import ALL_ROWS, REDUCTION, reduction_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from featx.store import FeatureStore
 
 _VAL, _TEST = 1, 2
-_ALL_ROWS, _TRAINING_ROWS = "all rows", "rows outside of val and test"
+_TRAINING_ROWS = "rows outside of val and test"
 _MIN_ROWS = 2
 
 
@@ -207,7 +207,7 @@ def _rows_to_fit(store: FeatureStore) -> tuple[np.ndarray, str]:
             f"{store.path} has {len(rows)} rows outside of its val and test splits; a reducer is fitted on"
             f" {_MIN_ROWS} or more: extract more images, or mark some as train"
         )
-    return rows, _TRAINING_ROWS if held_out.any() else _ALL_ROWS
+    return rows, _TRAINING_ROWS if held_out.any() else ALL_ROWS
 
 
 def _kept_aliases(store: FeatureStore, keys: Sequence[str]) -> dict[str, str]:

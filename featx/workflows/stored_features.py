@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from featx.workflows.fitted_reducers import Reducer
 
 REDUCTION = "reduction"
+ALL_ROWS = "all rows"  # what a reduction was fitted on where a store has neither a val nor a test split
 
 
 @dataclass(frozen=True)
