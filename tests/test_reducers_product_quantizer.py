@@ -382,3 +382,13 @@ def test_files_from_before_the_room_became_a_folder_open():
             assert entry.filename != "schema.json" or b"featx.reducers.scalers" in content
             target.writestr(entry, content.replace(b"featx.reducers.scalers", b"featx.reducers"))
     np.testing.assert_array_equal(load_head(old.getvalue()).predict(NEW), pipeline.predict(NEW))
+
+
+@pytest.mark.parametrize("n_rows", [33, 100, 119])
+def test_fewer_rows_than_columns_are_learned_from(n_rows):
+    """Rows that span fewer axes than the rotation has columns: faiss' own training would write beyond its memory."""
+    rows = np.random.default_rng(n_rows).normal(size=(n_rows, 300)).astype(np.float32)
+    quantizer = ProductQuantizer(n_subspaces=32, rotation="opq").fit(rows)
+    lost = ((quantizer.transform(rows) - rows) ** 2).sum() / ((rows - rows.mean(axis=0)) ** 2).sum()
+    assert lost < 0.9
+    assert quantizer.encode(rows).shape == (n_rows, quantizer.n_subspaces_)
