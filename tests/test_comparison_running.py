@@ -577,7 +577,7 @@ def test_folds_of_all_repeats_are_as_many(monkeypatch):
     monkeypatch.setattr(running, "make_folds", fewer)
     result = compare_candidates(layers, y, CANDIDATES[:1], replace(FAST, n_repeats=3), groups=groups)
     assert (result.n_folds, result.n_repeats, len(result.best.fold_accuracies)) == (3, 2, 6)
-    assert result.notes == ("2 of 3 repeats: there are no more ways to divide the groups",)
+    assert result.notes == ("2 of 3 repeats: there are no more ways to divide the rows",)
 
 
 def test_the_same_folds_are_never_counted_twice(monkeypatch):
@@ -590,7 +590,7 @@ def test_the_same_folds_are_never_counted_twice(monkeypatch):
     )
     assert (once.n_repeats, thrice.n_repeats) == (1, 1)
     assert thrice.best.interval == once.best.interval
-    assert thrice.notes == ("1 of 3 repeats: there are no more ways to divide the groups",)
+    assert thrice.notes == ("1 of 3 repeats: there are no more ways to divide the rows",)
 
 
 def test_class_numbers_may_be_large():

@@ -88,12 +88,16 @@ def _as_json(report: ReduceReport) -> dict[str, Any]:
     }
 
 
+_FLATTERING = "note: measured on the rows that the codewords were learned from; of new images, less is kept"
+
+
 def _as_text(report: ReduceReport, has_labels: bool) -> str:
     header = ("features", "width before", "width", "MB before", "MB", "reducer MB", "variance kept")
     lines = [
         f"{report.path}: {count(report.rows, 'row')} by {report.by}, fitted on {report.fitted_rows}"
         f" ({report.fitted_on}); {report.bytes_before / 1e6:.2f} MB before, {report.n_bytes / 1e6:.2f} MB now",
         format_table(header, [_row(layer) for layer in report.layers]),
+        *([_FLATTERING] if report.by.startswith("pq:") and report.fitted_on == "all rows" else []),
         *(f"note: {layer.key}: {note}" for layer in report.layers for note in layer.notes),
     ]
     verb, suffix = ("fit-svm", ".featx") if has_labels else ("index", ".index")

@@ -85,7 +85,7 @@ class Journal:
             return
         lines = content.split("\n")
         if _parsed(lines[0]) != _HEADER:
-            raise UsageError(f"{path} is not a journal of featx compare; name another file, or remove it")
+            raise UsageError(f"{path} is not a journal of featx compare; name another file")
         for line in lines[1:]:
             values = _parsed(line)
             if values is not None:

@@ -22,6 +22,7 @@ from featx.errors import HeadError, UsageError
 
 BASELINE = "majority"  # the head that looks at no feature
 LEVEL = 0.05
+MAX_LOSS = 0.05  # of what is recommended as cheap: where few rows tell nothing apart, all are tied
 _DIGITS = 12  # so that means that differ in the last bit only are equal
 
 
@@ -151,11 +152,12 @@ class Comparison:
     def cheapest(self) -> CandidateResult:
         """Of those tied with the best, the least GMACs, then bytes, then time; then the most accurate.
 
-        Only those count whose own `difference_interval` reaches 0. Adjusting for many candidates guards against
-        telling apart what is equal; here the danger is the other one: among 500 candidates on ten folds, Holm leaves
-        some tied that are 19 points behind. Its ``difference`` is what taking it is expected to lose.
+        Only those count whose own `difference_interval` reaches 0, and that are at most 5 points behind. Adjusting for
+        many candidates guards against telling apart what is equal; here the danger is the other one: among 500
+        candidates on ten folds, Holm leaves some tied that are 19 points behind. Its ``difference`` is what taking it
+        is expected to lose.
         """
-        near = [result for result in self.tied if result.difference_interval[0] <= 0]
+        near = [r for r in self.tied if r.difference_interval[0] <= 0 and r.difference <= MAX_LOSS]
         # A network takes milliseconds an image: tenths count, less is noise and would make the choice differ by run.
         return min(near, key=lambda r: (_cost_order(r.cost), round(r.predict_ms, 1), -r.accuracy, r.candidate))
 

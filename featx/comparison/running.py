@@ -23,7 +23,7 @@ from featx.heads.searching import FoldSearch, best_candidate, fit_fold, mean_squ
 from featx.heads.threads import few_threads
 from featx.reducers import make_reducer, make_scaler
 
-_VERSION = 1  # of how scores come about: raise it with any change to solvers or heads, or journals give old scores
+_VERSION = 2  # of how scores come about: raise it with any change to solvers or heads, or journals give old scores
 
 
 @dataclass(frozen=True)
@@ -238,12 +238,12 @@ def _all_folds(
     for repeat in range(1, settings.n_repeats):
         again, _ = make_folds(y, groups, len(folds), settings.seed + repeat)
         tests = {test.tobytes() for _, test in again}
-        if len(again) == len(folds) and not tests <= seen:
+        if len(again) == len(folds) and tests.isdisjoint(seen):
             everything += again
             seen |= tests
     n_repeats = len(everything) // len(folds)
     if n_repeats < settings.n_repeats:
-        notes = (*notes, f"{n_repeats} of {settings.n_repeats} repeats: there are no more ways to divide the groups")
+        notes = (*notes, f"{n_repeats} of {settings.n_repeats} repeats: there are no more ways to divide the rows")
     return everything, len(folds), notes
 
 

@@ -98,13 +98,14 @@ def late_layer(store: FeatureStore) -> str:
 
 
 def reduction_notes(store: FeatureStore) -> tuple[str, ...]:
-    """Return what to know of a score on features whose reducer has seen the rows that are scored on."""
+    """Return what to know of scores on features whose reducer has seen the rows that they are measured on."""
     reduction = store.fingerprint.get(REDUCTION)
-    if not isinstance(reduction, dict) or reduction.get("on") != ALL_ROWS:
+    if not isinstance(reduction, dict):
         return ()
+    seen = "the rows that are scored on too" if reduction.get("on") == ALL_ROWS else "all folds of these rows"
     return (
-        "the reducer of this store was fitted on all its images (not on their labels), those that are scored on too;"
-        " use --reduce on the store that it was made from where that matters",
+        f"the reducer of this store has seen {seen} (not their labels), which flatters; --reduce on the store that it"
+        " was made from is fitted inside the folds",
     )
 
 
