@@ -4,9 +4,11 @@ import json
 import struct
 import zipfile
 
+import numpy as np
 import pytest
 
-from featx.archive import read_archive, write_archive
+from featx.archive import StreamedPart, read_archive, write_archive
+from featx.archive.layout import COMMENT_PREFIX, digest_of
 from featx.errors import FeatxError, StoreError, UnsafeFileError, UsageError, WouldOverwriteError
 
 CONTENT = {"classes": ["cat", "dög"], "card": {"seed": 0, "accuracy": 0.5, "none": None}}
@@ -28,18 +30,14 @@ def everything(path):
 
 def craft(path, entries, *, compression=zipfile.ZIP_STORED, comment=None):
     """Write a ZIP whose manifest and digests are right, whatever else is wrong with it."""
-    from featx import archive
-
     with zipfile.ZipFile(path, "w", compression) as zip_file:
         for name, data in entries:
             zip_file.writestr(name, data)
-        zip_file.comment = comment or archive._COMMENT_PREFIX + archive._digest(entries[0][1]).encode()
+        zip_file.comment = comment or COMMENT_PREFIX + digest_of(entries[0][1]).encode()
 
 
 def manifest_of(parts, **changes):
-    from featx import archive
-
-    table = {name: archive._measure(data) for name, data in parts.items()}
+    table = {name: {"bytes": len(data), "blake2b": digest_of(data)} for name, data in parts.items()}
     manifest = {"format": "featx-bundle", "format_version": 1, "parts": table, "content": {}}
     return json.dumps(manifest | changes).encode()
 
@@ -216,7 +214,7 @@ def test_failed_writing_leaves_what_was_there(archive_path, monkeypatch):
     def fail(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("featx.archive.os.fsync", fail)
+    monkeypatch.setattr("featx.archive.writing.os.fsync", fail)
     with pytest.raises(StoreError, match="No space left"):
         write_archive(archive_path, "featx-bundle", {}, {}, overwrite=True)
     assert archive_path.read_bytes() == before
@@ -242,3 +240,41 @@ def test_usage_errors(tmp_path, archive_path):
         read_archive(archive_path, "featx-bundle").read("x")
     with pytest.raises(StoreError, match="cannot be written"):
         write_archive(tmp_path / "no" / "folder", "featx-bundle", {}, {})
+
+
+@pytest.mark.parametrize("n_bytes", [1, 63, 64, 2**20 + 5])
+def test_parts_are_mapped_at_aligned_places(tmp_path, n_bytes):
+    """A mapped part has the bytes that were written, and begins at a multiple of 64 bytes of the file."""
+    content = bytes(np.random.default_rng(n_bytes).integers(256, size=n_bytes, dtype=np.uint8))
+    write_archive(tmp_path / "a", "featx-index", {}, {"odd": b"x" * 7, "numbers": content, "last": b"y"})
+    mapped = read_archive(tmp_path / "a", "featx-index").map("numbers")
+    assert bytes(mapped) == content
+    assert mapped.offset % 64 == 0
+
+
+def test_a_streamed_part_is_written_in_blocks(tmp_path):
+    """What comes in blocks is the same file as what was in memory."""
+    blocks = [b"abc", b"", b"defgh"]
+    part = StreamedPart(8, lambda: iter(blocks))
+    write_archive(tmp_path / "streamed", "featx-index", {"n": 1}, {"numbers": part})
+    write_archive(tmp_path / "whole", "featx-index", {"n": 1}, {"numbers": b"abcdefgh"})
+    assert (tmp_path / "streamed").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_a_part_beyond_two_gigabytes_is_mapped_where_it_lies(tmp_path, monkeypatch):
+    """With ZIP64 sizes, which large parts have, a part begins at a multiple of 64 bytes as well."""
+    monkeypatch.setattr("featx.archive.writing._is_large", lambda _entry: True)
+    write_archive(tmp_path / "a", "featx-index", {}, {"numbers": b"0123456789"})
+    mapped = read_archive(tmp_path / "a", "featx-index").map("numbers")
+    assert (bytes(mapped), mapped.offset % 64) == (b"0123456789", 0)
+
+
+def test_a_damaged_part_is_not_mapped(tmp_path):
+    """A changed byte is found before the part is handed out."""
+    write_archive(tmp_path / "a", "featx-index", {}, {"numbers": b"0123456789"})
+    content = (tmp_path / "a").read_bytes()
+    (tmp_path / "a").write_bytes(content.replace(b"0123456789", b"0123456780"))
+    archive = read_archive(tmp_path / "a", "featx-index")
+    for read in (archive.map, archive.check):
+        with pytest.raises(StoreError, match="numbers"):
+            read("numbers")

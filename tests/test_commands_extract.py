@@ -142,6 +142,59 @@ def test_only_what_changed_is_computed(photos, done, tmp_path, capsys):
         assert expected is None or np.array_equal(row, expected)
 
 
+def test_maps_are_kept_where_they_are_asked_for(photos, store, capsys):
+    """``--keep-map`` adds the map of a layer to a store, and says what it costs an image; so does ``featx info``."""
+    _, before = describe(store)
+    assert run("extract", photos, "--out", store, "--keep-map", "middle", *NETWORK) == 0
+    printed = capsys.readouterr().out
+    with FeatureStore(store) as opened:
+        (info,) = opened.maps.values()
+        assert opened.map("middle").layer == info.layer
+        rows, columns, channels = info.shape
+        assert opened.map()[:].shape == (24, rows, columns, channels)
+    assert np.array_equal(describe(store)[1], before)
+    n_bytes = rows * columns * channels * 2
+    line = f"map of {info.layer}: {rows} x {columns} x {channels}, {n_bytes / 1000:.1f} kB an image"
+    assert f"{line}, {24 * n_bytes / 1e6:.2f} MB in all\n" in printed
+    assert run("info", store) == 0
+    assert f"\n{line}\naliases: middle = {info.layer}\n" in capsys.readouterr().out
+    assert run("info", store, "--json") == 0
+    described = {"layer": info.layer, "shape": [rows, columns, channels], "dtype": "float16"}
+    assert json.loads(capsys.readouterr().out)["maps"] == [{**described, "bytes_per_image": n_bytes}]
+    assert verify(store) == []
+
+
+def test_the_size_of_maps_is_planned(photos, tmp_path, capsys):
+    """``--dry-run`` counts the maps; both answers in JSON have their layers, shapes and bytes."""
+    options = ("--keep-map", "blocks.2,blocks.1", *NETWORK)
+    assert run("extract", photos, "--out", tmp_path / "f.h5", "--dry-run", *options) == 0
+    assert "map of blocks.1: " in capsys.readouterr().out
+    assert run("extract", photos, "--out", tmp_path / "f.h5", "--dry-run", "--json", *options) == 0
+    planned = json.loads(capsys.readouterr().out)["maps"]
+    assert [kept["layer"] for kept in planned] == ["blocks.1", "blocks.2"]
+    for kept in planned:
+        assert kept["bytes_per_image"] == 2 * np.prod(kept["shape"])
+        assert kept["megabytes"] == 24 * kept["bytes_per_image"] / 1e6
+    assert run("extract", photos, "--out", tmp_path / "f.h5", "--json", *options) == 0
+    assert json.loads(capsys.readouterr().out)["maps"] == planned
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ("penultimate", "'penultimate' gives a vector of 256 numbers, no spatial map; layers that have one: blocks.0"),
+        ("blocks.9", "no layer 'blocks.9'"),
+        ("blocks.1@avg", "without a pooling; write blocks.1"),
+        ("", "no layer given"),
+    ],
+)
+def test_a_layer_without_a_map_is_bad_usage(photos, tmp_path, capsys, layer, message):
+    """A layer that has no map is exit 2 before anything is computed, with the layers that have one."""
+    assert run("extract", photos, "--out", tmp_path / "f.h5", "--keep-map", layer, *NETWORK) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_more_layers_join_a_store(photos, store, capsys):
     """More layers on an existing store add them, and leave the others as they were."""
     _, before = describe(store)

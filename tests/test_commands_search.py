@@ -101,7 +101,7 @@ def test_an_unreadable_query_does_not_stop_the_others(gallery, tmp_path, capsys)
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("query", "{index}"), "required: IMAGE"),
+        (("query", "{index}"), "nothing to look for: name images"),
         (("query", "{index}", "{photos}", "-k", "0"), "-k 0 is not at least 1"),
         (("query", "nothing.index", "{photos}"), "nothing.index: no such file"),
         (("query", "{store}", "{photos}"), "is a store of features (.h5), not an image index (.index); make one with"),
@@ -109,7 +109,7 @@ def test_an_unreadable_query_does_not_stop_the_others(gallery, tmp_path, capsys)
         (("query", "{photos}/red/001.png", "{photos}"), "is a picture, not an image index"),
         (("index", "{classifier}", "--out", "{folder}/no.index"), "is a classifier (.featx), not a store"),
         (("index", "nothing.h5", "--out", "{folder}/no.index"), "There is no store at"),
-        (("index", "{store}", "--out", "{folder}/no.index", "--thumbnails", "-1"), "is negative"),
+        (("index", "{store}", "--out", "{folder}/no.index", "--thumbnails", "-1"), "can be negative"),
         (
             ("index", "{store}", "--out", "{folder}/no.index", "--allow-random", "--layer", "blocks.9"),
             "The store holds: blocks.2@avg",

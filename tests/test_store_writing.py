@@ -185,7 +185,7 @@ def test_sources_made_in_another_way_are_refused(parts: Path, tmp_path: Path) ->
     """Features of another fingerprint or width are never mixed in."""
     with pytest.raises(FingerprintMismatchError, match=r"000001\.h5 .*\n  model: expected \"x\", found \"m\""):
         merge_plainly(tmp_path / "s.h5", [1], [info()], open_segments(parts), fingerprint={**FINGERPRINT, "model": "x"})
-    with pytest.raises(StoreError, match="of 2 columns, not 5"):
+    with pytest.raises(StoreError, match="of 2 values an image, not 5"):
         merge_plainly(tmp_path / "s.h5", [1], [info(width=5)], open_segments(parts))
 
 

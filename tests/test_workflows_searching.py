@@ -17,7 +17,9 @@ from featx.retrieval import ImageIndex
 from featx.store import FeatureStore
 from featx.workflows import searching
 from featx.workflows.image_arguments import named_images
-from featx.workflows.searching import build_index, index_spec, original_location, query_images
+from featx.workflows.indexing import build_index, index_spec
+from featx.workflows.originals import original_location
+from featx.workflows.searching import query_images
 
 
 @pytest.fixture(scope="module")

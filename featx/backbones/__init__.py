@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from featx.backbones.engines import ENGINES, PRECISIONS, Engine, choose_batch_size, open_engine
     from featx.backbones.layers import LayerInfo
     from featx.backbones.opening import Backbone, open_backbone
-    from featx.backbones.selection import Selection, Tap, make_tap
+    from featx.backbones.selection import Selection, Tap, in_execution_order, make_tap
     from featx.backbones.stages import stage_names
     from featx.backbones.taps import Taps
     from featx.backbones.torch_engine import best_device
@@ -37,6 +37,7 @@ _MODULES = {
     "best_device": "torch_engine",
     "choose_batch_size": "engines",
     "find_models": "catalogue",
+    "in_execution_order": "selection",
     "make_tap": "selection",
     "open_backbone": "opening",
     "open_engine": "engines",
@@ -61,6 +62,7 @@ __all__ = [
     "best_device",
     "choose_batch_size",
     "find_models",
+    "in_execution_order",
     "make_tap",
     "open_backbone",
     "open_engine",

@@ -27,6 +27,7 @@ _logger = logging.getLogger(__name__)
 
 ENGINES = ("auto", "openvino", "torch")
 PRECISIONS = ("f32", "bf16", "f16")
+_BYTES_OUT = 32e6
 _GRAPH_VERSION = 1  # raised whenever `Taps` computes something else from the same taps
 
 
@@ -133,13 +134,17 @@ def _cache_key(backbone: Backbone, taps: Sequence[Tap]) -> str | None:
 
 
 def choose_batch_size(backbone: Backbone, taps: Sequence[Tap], *, device: str = "auto") -> int:
-    """Return a batch size whose largest activation stays near 256 MB on the CPU and 1 GB on an accelerator."""
+    """Return a batch size whose largest activation stays near 256 MB on the CPU and 1 GB on an accelerator.
+
+    What comes out, which waits in memory until it is written, stays near 32 MB; only flattened maps come near that.
+    """
     on_cpu = (best_device() if device == "auto" else device) == "cpu"
     deepest = max(tap.layer.order for tap in taps)
     largest = max(math.prod(layer.shape) for layer in backbone.layers.values() if layer.order <= deepest)
     n_bytes, limit = (256e6, 32) if on_cpu else (1e9, 256)
     fitting = int(n_bytes / (4 * max(largest, 3 * math.prod(backbone.transform.size))))
-    return max(1, min(limit, fitting))
+    fitting_out = int(_BYTES_OUT / (4 * sum(tap.width for tap in taps)))
+    return max(1, min(limit, fitting, fitting_out))
 
 
 def _check_choice(what: str, given: str, allowed: Sequence[str]) -> None:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
+from featx.backbones.rmac import DEFAULT_LEVELS, pool_regions
 from featx.errors import LayerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MAP_POOLS = ("avg", "max", "avgmax", "gem[:p]", "grid:K", "flatten")
+MAP_POOLS = ("avg", "max", "avgmax", "gem[:p]", "grid:K", "rmac[:L]", "flatten")
+_NEED_A_GRID = ("grid:K", "rmac[:L]")
 TOKEN_POOLS = ("cls", "prefix")
 
 
@@ -46,7 +48,7 @@ def allowed_pools(layout: Layout) -> tuple[str, ...]:
     if layout.kind == "vector":
         return ("avg",)
     if layout.kind == "tokens":
-        pools = MAP_POOLS if layout.grid else tuple(pool for pool in MAP_POOLS if pool != "grid:K")
+        pools = MAP_POOLS if layout.grid else tuple(pool for pool in MAP_POOLS if pool not in _NEED_A_GRID)
         extra = TOKEN_POOLS if layout.has_class_token else TOKEN_POOLS[1:] if layout.n_prefix else ()
         return pools + extra
     return MAP_POOLS
@@ -60,7 +62,8 @@ def make_pool(name: str, layout: Layout) -> Callable[[torch.Tensor], torch.Tenso
     name : str
         ``avg``, ``max``, ``avgmax`` (timm's: the mean of both), ``gem[:p]`` (generalised mean, p = 3 by
         default; Radenović et al. 2018), ``grid:K`` (average over a K x K grid, flattened channel first),
-        ``flatten``, and on token models ``cls`` and ``prefix`` (all prefix tokens side by side).
+        ``rmac[:L]`` (regional maxima on L scales, 3 by default; Tolias et al. 2016, see `pool_regions`), ``flatten``
+        (channel first), and on token models ``cls`` and ``prefix`` (all prefix tokens side by side).
     layout : Layout
         How the output is to be read.
 
@@ -73,7 +76,7 @@ def make_pool(name: str, layout: Layout) -> Callable[[torch.Tensor], torch.Tenso
     allowed = allowed_pools(layout)
     if kind not in {pool.partition(":")[0].partition("[")[0] for pool in allowed}:
         raise LayerError(f"pooling {name!r} does not fit a {_describe(layout)}; allowed: {', '.join(allowed)}")
-    if argument and kind not in ("gem", "grid"):
+    if argument and kind not in ("gem", "grid", "rmac"):
         raise LayerError(f"pooling {name!r}: {kind} takes no argument; write {kind!r}")
     if layout.kind == "vector":
         return _copied
@@ -129,7 +132,16 @@ def _map_pool(name: str, kind: str, argument: str) -> Callable[[torch.Tensor], t
         if not re.fullmatch(r"[1-9]\d?", argument):
             raise LayerError(f"pooling {name!r}: K of grid:K is a whole number from 1 to 99, such as grid:4")
         return lambda maps: functional.adaptive_avg_pool2d(maps, int(argument))
+    if kind == "rmac":
+        n_levels = _levels(name, argument)
+        return lambda maps: pool_regions(maps, n_levels)
     return _copied
+
+
+def _levels(name: str, argument: str) -> int:
+    if not re.fullmatch(r"[1-9]?", argument):
+        raise LayerError(f"pooling {name!r}: L of rmac:L is a whole number from 1 to 9, such as rmac:3")
+    return int(argument or DEFAULT_LEVELS)
 
 
 def _power(name: str, argument: str) -> float:

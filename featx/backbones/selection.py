@@ -16,7 +16,7 @@ from featx.backbones.stages import stage_names
 from featx.errors import LayerError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from torch import nn
 
@@ -81,6 +81,12 @@ def make_tap(layer: LayerInfo, pool: str = "avg") -> Tap:
     return Tap(layer, pool, pooled.shape[1])
 
 
+def in_execution_order(taps: Iterable[Tap]) -> tuple[Tap, ...]:
+    """Return taps in the order in which a network computes them, each once."""
+    distinct = {tap.key: tap for tap in taps}
+    return tuple(sorted(distinct.values(), key=lambda tap: (tap.layer.order, tap.pool)))
+
+
 def select_taps(
     module: nn.Module, layers: Mapping[str, LayerInfo], wanted: str | Sequence[str], pool: str = "avg"
 ) -> Selection:
@@ -118,7 +124,7 @@ def select_taps(
                 taps[tap.key] = tap
     if not taps:
         raise LayerError("no layer given; name at least one, such as penultimate (see: featx layers)")
-    return Selection(tuple(sorted(taps.values(), key=lambda tap: (tap.layer.order, tap.pool))), aliases)
+    return Selection(in_execution_order(taps.values()), aliases)
 
 
 def _expand(name: str, module: nn.Module, layers: Mapping[str, LayerInfo], aliases: dict[str, str]) -> list[LayerInfo]:

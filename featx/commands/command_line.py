@@ -25,6 +25,7 @@ VERBS = (
     "verify",
     "export",
     "reduce",
+    "duplicates",
     "compare",
     "fit-svm",
     "fit-logistic",
@@ -35,6 +36,7 @@ VERBS = (
     "evaluate",
     "index",
     "query",
+    "evaluate-index",
     "layers",
     "models",
 )

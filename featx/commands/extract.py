@@ -4,7 +4,7 @@ SOURCE is a folder (class = first folder level; train, val, test on top are spli
 from standard input, a CSV with columns path[,label][,split][,group], or torchvision-data:NAME:ROOT.
 
 Running the same command again continues it: only new and changed images are computed, images that are gone leave.
-More layers on an existing file add them; the others stay.
+More layers on an existing file add them; the others stay. So do spatial maps (--keep-map).
 """
 
 from __future__ import annotations
@@ -49,7 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pool",
         default="avg",
         metavar="LIST",
-        help="avg, max, avgmax, gem[:p], grid:K, flatten, cls, prefix (default: avg)",
+        help="avg, max, avgmax, gem[:p], grid:K, rmac[:L], flatten, cls, prefix (default: avg)",
+    )
+    network.add_argument(
+        "--keep-map",
+        metavar="LAYER[,LAYER]",
+        help="also keep the spatial maps of these layers, for matching parts of pictures: rows x columns x channels x"
+        " 2 bytes an image (43.9 kB for blocks.4 of the default network)",
     )
     network.add_argument("--precision", default="f32", metavar="NAME", help="f32, bf16 or f16 (default: %(default)s)")
     network.add_argument("--dtype", default="float32", metavar="NAME", help="float32 or float16 in the file")
@@ -70,6 +76,7 @@ def run(
     weights: str | None,
     layers: str,
     pool: str,
+    keep_map: str | None,
     precision: str,
     dtype: str,
     engine: str,
@@ -96,18 +103,20 @@ def run(
     options = compute_options(engine, device, batch_size, workers, precision, compiled)
 
     from featx.backbones import open_backbone
-    from featx.extraction import Extraction, FeatureComputer
+    from featx.extraction import Extraction, FeatureComputer, select_maps
 
     backbone = open_backbone(model, weights=weights)
     selection = backbone.select(layers, pool)
+    maps = None if keep_map is None else select_maps(backbone, keep_map)
     extraction = Extraction(
         listing,
         FeatureComputer(backbone, selection.taps, options),
         Path(out),
-        aliases=selection.aliases,
+        aliases=selection.aliases if maps is None else {**selection.aliases, **maps.aliases},
         dtype=dtype,
         overwrite=overwrite,
         strict=strict,
+        map_taps=() if maps is None else maps.taps,
     )
     if dry_run:
         _print_plan(extraction, as_json)
@@ -150,13 +159,14 @@ def _print_plan(extraction: Extraction, as_json: bool) -> None:
                     "to_compute": plan.n_missing,
                     "minutes": plan.minutes,
                     "layers": _layers(extraction),
+                    "maps": _maps(extraction),
                 }
             )
         )
         return
     print(_opening_line(extraction))
     print(f"would write {extraction.out}: {count(plan.rows, 'row')}, {plan.n_missing} of them to be computed")
-    print(_layer_table(extraction))
+    print("\n".join([_layer_table(extraction), *_map_lines(extraction)]))
     time_needed = f"{plan.minutes:.1f} minutes" if plan.minutes >= 1 else f"{plan.minutes * 60:.1f} seconds"
     print(f"about {time_needed} on this machine, start not included")
 
@@ -176,11 +186,28 @@ def _layer_table(extraction: Extraction) -> str:
     return format_table(("features", "width", "depth", "MB"), rows)
 
 
+def _maps(extraction: Extraction) -> list[dict[str, Any]]:
+    return [
+        {
+            "layer": info.layer,
+            "shape": list(info.shape),
+            "bytes_per_image": info.bytes_per_image,
+            "megabytes": extraction.megabytes(info),
+        }
+        for info in extraction.maps.values()
+    ]
+
+
+def _map_lines(extraction: Extraction) -> list[str]:
+    return [f"{info}, {extraction.megabytes(info):.2f} MB in all" for info in extraction.maps.values()]
+
+
 def _summary(extraction: Extraction, report: ExtractionReport, seconds: float) -> str:
     done = [f"{report.n_computed} computed", f"{report.n_kept} known already"]
     if report.n_removed:
         done.append(f"{count(report.n_removed, 'row')} of images that are gone removed")
     lines = [f"{report.out}: {count(report.rows, 'row')} ({', '.join(done)})", _layer_table(extraction)]
+    lines += _map_lines(extraction)
     if report.n_computed:
         lines.append(f"{report.engine}; {seconds:.1f} s, start included")
     if extraction.listing.has_labels:
@@ -203,6 +230,7 @@ def _as_json(extraction: Extraction, report: ExtractionReport, seconds: float) -
         "removed": report.n_removed,
         "failures": [{"path": path, "reason": reason} for path, reason in report.failures],
         "layers": _layers(extraction),
+        "maps": _maps(extraction),
         "engine": report.engine,
         "seconds": round(seconds, 3),
     }

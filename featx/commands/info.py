@@ -71,6 +71,15 @@ def _describe_store(file: str) -> dict[str, Any]:
                 }
                 for info in store.infos.values()
             ],
+            "maps": [
+                {
+                    "layer": info.layer,
+                    "shape": list(info.shape),
+                    "dtype": info.dtype,
+                    "bytes_per_image": info.bytes_per_image,
+                }
+                for info in store.maps.values()
+            ],
             "aliases": dict(store.aliases),
             "failures": [{"path": path, "reason": reason} for path, reason in store.failures],
             "fingerprint": dict(store.fingerprint),
@@ -123,10 +132,17 @@ def _store_text(described: Mapping[str, Any]) -> str:
         *_network_lines(described["fingerprint"]),
         *_reduction_lines(described["fingerprint"]),
         format_table(("features", "width", "dtype", "depth", "layer's output"), rows, left=(0, 2)),
+        *(_map_text(kept) for kept in described["maps"]),
         *(["aliases: " + ", ".join(aliases)] if aliases else []),
         f"failures: {len(failures)}" + (" (list them with --failures)" if failures else ""),
     ]
     return "\n".join(lines)
+
+
+def _map_text(kept: Mapping[str, Any]) -> str:
+    from featx.store import MapInfo
+
+    return str(MapInfo(kept["layer"], tuple(kept["shape"]), kept["dtype"]))
 
 
 def _failures_text(described: Mapping[str, Any]) -> str:

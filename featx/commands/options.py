@@ -43,6 +43,12 @@ def add_row_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-random", action="store_true", help="accept features of untrained weights")
 
 
+def check_seed(seed: int) -> None:
+    """Raise `UsageError` where ``--seed`` is out of its range."""
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"--seed {seed} is not from 0 to {2**32 - 1}")
+
+
 def check_row_arguments(*, seed: int, held_out: float, jobs: int | None) -> None:
     """Check the numbers of `add_row_arguments`, and ``--jobs``.
 
@@ -51,8 +57,7 @@ def check_row_arguments(*, seed: int, held_out: float, jobs: int | None) -> None
     UsageError
         One is out of its range.
     """
-    if not 0 <= seed < 2**32:
-        raise UsageError(f"--seed {seed} is not from 0 to {2**32 - 1}")
+    check_seed(seed)
     if not 0 < held_out < 1:
         raise UsageError(f"--held-out {held_out} is not between 0 and 1; give a share such as 0.2")
     if jobs is not None and jobs < 1:
@@ -100,6 +105,29 @@ def add_view_arguments(parser: argparse.ArgumentParser) -> None:
         "--tta-combine", default="mean", choices=("mean", "vote"), dest="combine",
         help="mean of the views' probabilities, or the share of views that vote for a class (default: mean)",
     )  # fmt: skip
+
+
+def add_ranking_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what a search does besides: ``--expand --alpha --reciprocal --rerank --candidates``."""
+    group = parser.add_argument_group("better neighbours")
+    group.add_argument(
+        "--expand", type=int, default=0, metavar="N",
+        help="search again with the mean of the query and its first N neighbours (default: 0, no query expansion)",
+    )  # fmt: skip
+    group.add_argument(
+        "--alpha", type=float, default=3.0, metavar="A", help="power of the score by which these weigh (default: 3)"
+    )
+    group.add_argument(
+        "--reciprocal", action="store_true", help="order the first candidates anew by their k-reciprocal neighbours"
+    )
+    group.add_argument(
+        "--rerank", action="store_true",
+        help="order the first candidates anew by matching places of the pictures, for the same object photographed"
+        " differently",
+    )  # fmt: skip
+    group.add_argument(
+        "--candidates", type=int, default=100, metavar="N", help="how many are ordered anew (default: 100)"
+    )
 
 
 def add_compute_arguments(parser: argparse.ArgumentParser) -> None:

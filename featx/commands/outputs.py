@@ -8,7 +8,7 @@ from pathlib import Path
 from featx.errors import UsageError, WouldOverwriteError
 
 
-def check_output(out: str, made_from: str, *, overwrite: bool) -> Path:
+def check_output(out: str, made_from: str, *, overwrite: bool, option: str = "--out") -> Path:
     """Return the path of a result that can be written; folders that it lies in need not exist yet.
 
     Parameters
@@ -19,6 +19,8 @@ def check_output(out: str, made_from: str, *, overwrite: bool) -> Path:
         The file that it is made from, which is never replaced.
     overwrite : bool
         Replace what is there.
+    option : str
+        That named it, for messages.
 
     Raises
     ------
@@ -29,16 +31,18 @@ def check_output(out: str, made_from: str, *, overwrite: bool) -> Path:
     """
     path = Path(out)
     if path.is_dir():
-        raise UsageError(f"--out {out} is a folder; give the name of a file in it")
+        raise UsageError(f"{option} {out} is a folder; give the name of a file in it")
     if path.exists() and not overwrite:
-        raise WouldOverwriteError(f"{out} is already there; choose another --out, or give --overwrite")
+        raise WouldOverwriteError(f"{out} is already there; choose another {option}, or give --overwrite")
     if path.exists() and os.path.exists(made_from) and os.path.samefile(path, made_from):
-        raise WouldOverwriteError(f"--out {out} is the file that the result is made from; choose another --out")
+        raise WouldOverwriteError(f"{option} {out} is the file that the result is made from; choose another {option}")
     nearest = next(folder for folder in path.absolute().parents if folder.exists())
     if not nearest.is_dir():
-        raise UsageError(f"--out {out} cannot be written: {nearest} is a file, not a folder; choose another --out")
+        raise UsageError(
+            f"{option} {out} cannot be written: {nearest} is a file, not a folder; choose another {option}"
+        )
     if not os.access(nearest, os.W_OK):
-        raise UsageError(f"--out {out} cannot be written: {nearest} is read-only for you; choose another --out")
+        raise UsageError(f"{option} {out} cannot be written: {nearest} is read-only for you; choose another {option}")
     return path
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from featx.extraction.computing import ComputeOptions, FeatureComputer
 from featx.extraction.extracting import DTYPES, BadImageError, Extraction
+from featx.extraction.maps import as_maps, map_shape, map_tap, select_maps
 from featx.extraction.reports import ExtractionPlan, ExtractionProgress, ExtractionReport
 from featx.extraction.specification import FeatureSpec
 
@@ -27,6 +28,10 @@ __all__ = [
     "FeatureComputer",
     "FeatureExtractor",
     "FeatureSpec",
+    "as_maps",
+    "map_shape",
+    "map_tap",
+    "select_maps",
 ]
 
 

@@ -76,7 +76,8 @@ class FeatureComputer:
     backbone : Backbone
         The network.
     taps : sequence of Tap
-        Everything that it may be asked for.
+        Everything that it may be asked for; kept in the order in which the network computes it. The tap of a spatial
+        map (see `featx.extraction.map_tap`) goes through the same pass as all others.
     options : ComputeOptions
         How to run it.
     """
@@ -85,6 +86,9 @@ class FeatureComputer:
     taps: Sequence[Tap]
     options: ComputeOptions = field(default_factory=ComputeOptions)
     _engines: dict[tuple[tuple[str, ...], int], Engine] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        self.taps = backbones.in_execution_order(self.taps)
 
     @property
     def batch_size(self) -> int:
@@ -112,6 +116,12 @@ class FeatureComputer:
             )
         return self._engines[identity]
 
+    def run(self, keys: Iterable[str], pixels: np.ndarray, n_images: int) -> dict[str, np.ndarray]:
+        """Return the features of pixels by key, for some of the taps; see `engine_for`."""
+        wanted = set(keys)
+        outputs = self.engine_for(wanted, n_images).run(pixels)
+        return dict(zip([tap.key for tap in self.taps if tap.key in wanted], outputs, strict=True))
+
     def features_of(self, entries: Sequence[Readable]) -> tuple[dict[str, np.ndarray], dict[int, str]]:
         """Return the features of a few images, held in memory, and the reasons of those that failed.
 
@@ -127,7 +137,8 @@ class FeatureComputer:
         failures : dict of int to str
             Place of an image that could not be read, to the reason.
         """
-        return self._rows_of(entries, None)
+        features, failures, _ = self._rows_of(entries, None)
+        return features, failures
 
     def view_features_of(
         self, entries: Sequence[Readable], views: Sequence[View]
@@ -148,17 +159,33 @@ class FeatureComputer:
         failures : dict of int to str
             Place of an image that could not be read, to the reason.
         """
-        features, failures = self._rows_of(entries, views)
+        features, failures, _ = self.sized_view_features_of(entries, views)
+        return features, failures
+
+    def sized_view_features_of(
+        self, entries: Sequence[Readable], views: Sequence[View]
+    ) -> tuple[dict[str, np.ndarray], dict[int, str], np.ndarray]:
+        """Return what `view_features_of` does, and the sizes of the pictures.
+
+        Returns
+        -------
+        features, failures
+            See there.
+        sizes : ndarray of shape (n, 2), int32
+            Width and height; 0 of images that failed.
+        """
+        features, failures, sizes = self._rows_of(entries, views)
         shape = (len(entries), len(views))
-        return {tap.key: features[tap.key].reshape(*shape, tap.width) for tap in self.taps}, failures
+        return {tap.key: features[tap.key].reshape(*shape, tap.width) for tap in self.taps}, failures, sizes
 
     def _rows_of(
         self, entries: Sequence[Readable], views: Sequence[View] | None
-    ) -> tuple[dict[str, np.ndarray], dict[int, str]]:
-        """Return features, a row for every view of every image, the views of one image after another."""
+    ) -> tuple[dict[str, np.ndarray], dict[int, str], np.ndarray]:
+        """Return features, a row for every view of every image, the views of one image after another; and sizes."""
         n_views = 1 if views is None else len(views)
         features = {tap.key: np.full((len(entries) * n_views, tap.width), np.nan, np.float32) for tap in self.taps}
         failures: dict[int, str] = {}
+        sizes = np.zeros((len(entries), 2), np.int32)
         batch: list[LoadedImage] = []
         size = min(self.batch_size, max(len(entries) * n_views, 1))
         n_images = max(1, size // n_views)  # of a batch, which holds all views of an image
@@ -179,12 +206,13 @@ class FeatureComputer:
                 if loaded.reason:
                     failures[loaded.index] = loaded.reason
                     continue
+                sizes[loaded.index] = loaded.size
                 batch.append(loaded)
                 if len(batch) == n_images:
                     run()
         if batch:
             run()
-        return features, failures
+        return features, failures, sizes
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what the features depend on (compared), and what they were made with (recorded)."""

@@ -7,25 +7,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from featx import backbones
 from featx.errors import ImageError, SourceError, UsageError
 from featx.extraction.computing import FeatureComputer
 from featx.extraction.image_table import holds_exactly, make_image_table
 from featx.extraction.known_rows import KnownRows, parts_folder, remove_segments, state_on_disk
 from featx.extraction.loading import LoadedImage, load_images, n_images_ahead, stack_pixels
 from featx.extraction.locking import locked
+from featx.extraction.maps import as_maps, map_shape, map_tap
 from featx.extraction.planning import missing_entries, seconds_per_image
 from featx.extraction.reports import ExtractionPlan, ExtractionProgress, ExtractionReport
 from featx.extraction.safeguards import check_free_space, refuse_dropping_rows
 from featx.extraction.segment_writer import SegmentWriter
-from featx.store import FeatureInfo, merge
+from featx.store import FeatureInfo, MapInfo, merge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
+    import numpy as np
+
+    from featx.backbones import Tap
     from featx.images import ImageListing
-    from featx.store import FeatureStore, ImageTable
+    from featx.store import FeatureStore, ImageTable, RowInfo
 
 DTYPES = ("float32", "float16")
 
@@ -43,7 +46,7 @@ class Extraction:
     listing : ImageListing
         The images.
     computer : FeatureComputer
-        The network with the taps wanted.
+        The network with the taps wanted as features.
     out : Path
         The store; segments go to ``OUT.parts/`` beside it.
     aliases : mapping of str to str
@@ -58,6 +61,15 @@ class Extraction:
         Called with an `ExtractionProgress` after every image.
     max_segment_rows : int, optional
         Rows a segment at the most; by default bounded by bytes and time only.
+    map_taps : sequence of Tap
+        Spatial maps to keep as well, from `featx.extraction.map_tap`; those that the store has already stay.
+
+    Attributes
+    ----------
+    infos : dict of str to FeatureInfo
+        Features of the store that is to be, by key.
+    maps : dict of str to MapInfo
+        Its maps, by layer.
     """
 
     listing: ImageListing
@@ -69,6 +81,7 @@ class Extraction:
     strict: bool = False
     progress: Callable[[ExtractionProgress], None] | None = None
     max_segment_rows: int | None = None
+    map_taps: Sequence[Tap] = ()
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -76,6 +89,7 @@ class Extraction:
         self.out = Path(self.out)
         if self.out.is_dir():
             raise UsageError(f"--out {self.out} is a folder; give the name of a file, such as features.h5")
+        self._asked_for = tuple(self.computer.taps)
         self._look()
         self._begin()
 
@@ -84,9 +98,9 @@ class Extraction:
         """Images, whether listed or not, whose features are all there."""
         return self._known.count()
 
-    def megabytes(self, info: FeatureInfo) -> float:
-        """Return the size of one feature dataset for the whole listing, in MB."""
-        return len(self.listing) * info.width * np.dtype(info.dtype).itemsize / 1e6
+    def megabytes(self, info: RowInfo) -> float:
+        """Return the size of one dataset of features or maps for the whole listing, in MB."""
+        return len(self.listing) * info.bytes_per_image / 1e6
 
     def plan(self) -> ExtractionPlan:
         """Return what `run` would do; times a few images of the source, and writes nothing."""
@@ -122,13 +136,12 @@ class Extraction:
         return report
 
     def _look(self) -> None:
-        """Find what is there already; features of the store stay, so new images need them too."""
+        """Find what is there already; features and maps of the store stay, so new images need them too."""
         self._known = KnownRows.find(self.out, self.computer.fingerprint(), overwrite=self.overwrite)
         if self._known.store:
             self.aliases = {**self._known.store.aliases, **self.aliases}
-        self._add_stored_taps()
-        self.infos = self._describe_features()
-        self._known.index(self.infos)
+        self._take_taps()
+        self._known.index(self._row_infos)
 
     def _begin(self) -> None:
         self._digests: list[bytes] = []
@@ -136,11 +149,15 @@ class Extraction:
         self._n_computed = 0
         self._writer: SegmentWriter | None = None
 
+    @property
+    def _row_infos(self) -> dict[str, RowInfo]:
+        return {**self.infos, **self.maps}
+
     def _check(self, folder: Path) -> None:
         if self._known.store:
             refuse_dropping_rows(self._known.store, self.listing, self.out)
         n_rows = len(self.listing)
-        check_free_space(folder, self.infos.values(), n_new=max(n_rows - self.n_known, 0), n_rows=n_rows)
+        check_free_space(folder, self._row_infos.values(), n_new=max(n_rows - self.n_known, 0), n_rows=n_rows)
 
     def _compute_and_merge(self) -> ExtractionReport:
         self._known.remove_stale()
@@ -150,22 +167,27 @@ class Extraction:
             self._close_writer()
         return self._finish()
 
-    def _add_stored_taps(self) -> None:
-        present = {tap.key for tap in self.computer.taps}
-        stored = [key for key in self._known.infos if key not in present]
-        if stored:
-            wanted = [*(tap.key for tap in self.computer.taps), *stored]
-            self.computer.taps = self.computer.backbone.select(wanted).taps
+    def _take_taps(self) -> None:
+        """Have the network compute what was asked for and what the store has, features and maps in one pass."""
+        backbone, stored = self.computer.backbone, self._known.infos
+        stored_keys = [key for key, info in stored.items() if isinstance(info, FeatureInfo)]
+        stored_layers = [key for key, info in stored.items() if isinstance(info, MapInfo)]
+        stored_taps = backbone.select(stored_keys).taps if stored_keys else ()
+        in_order = backbones.in_execution_order
+        features = in_order([*self._asked_for, *stored_taps])
+        map_taps = in_order([*self.map_taps, *(map_tap(backbone, layer) for layer in stored_layers)])
+        self.computer.taps = in_order([*features, *map_taps])
+        self.infos = {tap.key: self._describe(tap) for tap in features}
+        self.maps = {tap.layer.name: MapInfo(tap.layer.name, map_shape(tap)) for tap in map_taps}
+        # Features may be flattened maps themselves: one tap then gives both.
+        self._map_taps = {tap.layer.name: tap for tap in map_taps}
 
-    def _describe_features(self) -> dict[str, FeatureInfo]:
-        stored = self._known.infos
-        described = {}
-        for tap in self.computer.taps:
-            new = FeatureInfo(
-                tap.key, tap.layer.name, tap.pool, tap.layer.depth, tap.layer.shape, tap.width, self.dtype
-            )
-            described[tap.key] = stored.get(tap.key, new)
-        return described
+    def _describe(self, tap: Tap) -> FeatureInfo:
+        stored = self._known.infos.get(tap.key)
+        if isinstance(stored, FeatureInfo):
+            return stored
+        layer = tap.layer
+        return FeatureInfo(tap.key, layer.name, tap.pool, layer.depth, layer.shape, tap.width, self.dtype)
 
     def _compute(self) -> None:
         entries, computer = self.listing.entries, self.computer
@@ -196,15 +218,19 @@ class Extraction:
             self._run_batch(keys, batch, batch_size)
 
     def _run_batch(self, keys: tuple[str, ...], batch: list[LoadedImage], batch_size: int) -> None:
-        engine = self.computer.engine_for(keys, batch_size)
-        features = engine.run(stack_pixels(batch))
+        tap_keys = [self._map_taps[key].key if key in self._map_taps else key for key in keys]
+        outputs = self.computer.run(tap_keys, stack_pixels(batch), batch_size)
         if self._writer is None:
             self._writer = SegmentWriter(
-                parts_folder(self.out), self.infos, self.computer.fingerprint(), max_rows=self.max_segment_rows
+                parts_folder(self.out), self._row_infos, self.computer.fingerprint(), max_rows=self.max_segment_rows
             )
         paths = [self.listing.entries[loaded.index].path for loaded in batch]
-        self._writer.add(keys, paths, batch, features)
+        self._writer.add(keys, paths, batch, [self._rows_of(key, outputs) for key in keys])
         self._n_computed += len(batch)
+
+    def _rows_of(self, key: str, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        tap = self._map_taps.get(key)
+        return outputs[key] if tap is None else as_maps(outputs[tap.key], tap)
 
     def _note_failure(self, loaded: LoadedImage) -> None:
         self._failures[loaded.index] = loaded.reason
@@ -245,17 +271,17 @@ class Extraction:
         )
 
     def _is_in(self, store: FeatureStore, table: ImageTable, failures: tuple[tuple[str, str], ...]) -> bool:
-        return holds_exactly(store, table, self.infos, failures, self.listing.source, self.aliases)
+        return holds_exactly(store, table, self._row_infos, failures, self.listing.source, self.aliases)
 
     def _merge(self, table: ImageTable, failures: tuple[tuple[str, str], ...]) -> None:
         # Where nothing was computed, those who computed the rows know best what they ran.
         fingerprint = self.computer.fingerprint() if self._n_computed else self._known.sources[0].fingerprint
-        sources = self._known.sources_now(self.infos)
+        sources = self._known.sources_now(self._row_infos)
         self._known.close()  # the file is about to be replaced
         merge(
             self.out,
             table,
-            list(self.infos.values()),
+            list(self._row_infos.values()),
             sources,
             fingerprint=fingerprint,
             source=self.listing.source,

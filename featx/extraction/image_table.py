@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from featx.images import ImageEntry, ImageListing
-    from featx.store import FeatureInfo, FeatureStore
+    from featx.store import FeatureStore, RowInfo
 
 
 def make_image_table(listing: ImageListing, kept: Sequence[int], digests: Sequence[bytes]) -> ImageTable:
@@ -42,15 +42,15 @@ def make_image_table(listing: ImageListing, kept: Sequence[int], digests: Sequen
 def holds_exactly(
     store: FeatureStore,
     table: ImageTable,
-    infos: Mapping[str, FeatureInfo],
+    infos: Mapping[str, RowInfo],
     failures: Sequence[tuple[str, str]],
     source: str,
     aliases: Mapping[str, str],
 ) -> bool:
-    """Return whether a store holds just these rows, features, failures and aliases, so that nothing need be written."""
+    """Return whether a store holds just these rows, features, maps, failures and aliases: nothing need be written."""
     return bool(
         store.source == source
-        and set(store.infos) == set(infos)
+        and {*store.infos, *store.maps} == set(infos)
         and store.paths.tolist() == list(table.paths)
         and list(store.label_names) == list(table.label_names)
         and np.array_equal(store.digests, table.digests)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from featx.store import FeatureInfo, RowSource
+    from featx.store import RowInfo, RowSource
 
 
 def parts_folder(out: Path) -> Path:
@@ -38,7 +38,7 @@ def state_on_disk(out: Path) -> tuple[Any, ...]:
 
 @dataclass
 class KnownRows:
-    """Which features of which images are there, by digest.
+    """Which features and maps of which images are there, by digest.
 
     Parameters
     ----------
@@ -91,12 +91,12 @@ class KnownRows:
         return cls(out, store, sources, stale, state)
 
     @property
-    def infos(self) -> dict[str, FeatureInfo]:
-        """Features of the store at the output path, which stay."""
-        return dict(self.store.infos) if self.store else {}
+    def infos(self) -> dict[str, RowInfo]:
+        """Features and maps of the store at the output path, which stay."""
+        return {**self.store.infos, **self.store.maps} if self.store else {}
 
-    def index(self, infos: Mapping[str, FeatureInfo]) -> None:
-        """Look up, for every known image, which of these features are there."""
+    def index(self, infos: Mapping[str, RowInfo]) -> None:
+        """Look up, for every known image, which of these features and maps are there."""
         self._keys = tuple(infos)
         self._have = {}
         self.sources = [source for source in self.sources if not _is_coarser(source, infos)]
@@ -106,7 +106,7 @@ class KnownRows:
                 self._have[digest] = self._have.get(digest, 0) | mask
 
     def missing(self, digest: bytes) -> tuple[str, ...]:
-        """Return the features of an image that are still to be computed."""
+        """Return the keys of what is still to be computed of an image."""
         have = self._have.get(digest, 0)
         return tuple(key for bit, key in enumerate(self._keys) if not have >> bit & 1)
 
@@ -122,7 +122,7 @@ class KnownRows:
         """Return how many images need nothing."""
         return sum(self.is_complete(digest) for digest in self._have)
 
-    def sources_now(self, infos: Mapping[str, FeatureInfo]) -> list[RowSource]:
+    def sources_now(self, infos: Mapping[str, RowInfo]) -> list[RowSource]:
         """Return where rows can be copied from, the segments written since `find` included."""
         stored = [as_row_source(self.store)] if self.store else []
         return stored + [source for source in open_segments(parts_folder(self.out)) if not _is_coarser(source, infos)]
@@ -148,7 +148,7 @@ def _sound_store(out: Path) -> FeatureStore:
     return FeatureStore(out)
 
 
-def _is_coarser(source: RowSource, infos: Mapping[str, FeatureInfo]) -> bool:
+def _is_coarser(source: RowSource, infos: Mapping[str, RowInfo]) -> bool:
     """Return whether a source has rounded numbers of what is to be kept in full."""
     return any(
         source.infos[key].dtype == "float16" for key in infos if key in source.infos and infos[key].dtype == "float32"

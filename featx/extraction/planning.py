@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from featx.images import ImageEntry
 
 _N_TIMED = 64
+_BYTES_TIMED = 64e6  # of features and maps, which are all in memory at once
 
 
 def missing_entries(entries: Sequence[ImageEntry], known: KnownRows) -> list[ImageEntry]:
@@ -33,7 +34,8 @@ def _is_known(entry: ImageEntry, known: KnownRows) -> bool:
 
 def seconds_per_image(entries: Sequence[ImageEntry], computer: FeatureComputer) -> float:
     """Return the seconds that one of these images takes, start of the network left out; 0.0 for no image."""
-    sample = entries[:: max(1, len(entries) // _N_TIMED)][:_N_TIMED]
+    n_timed = max(1, min(_N_TIMED, int(_BYTES_TIMED / (4 * sum(tap.width for tap in computer.taps)))))
+    sample = entries[:: max(1, len(entries) // n_timed)][:n_timed]
     if not sample:
         return 0.0
     computer.features_of(sample)

@@ -6,8 +6,6 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from featx.errors import StoreError, WouldOverwriteError
 from featx.images import unescape_path
 
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from featx.images import ImageListing
-    from featx.store import FeatureInfo, FeatureStore
+    from featx.store import FeatureStore, RowInfo
 
 _ROW_BYTES = 256  # path, digest and the other columns, generously
 
@@ -65,15 +63,15 @@ def _first_that_exists(paths: Iterable[str], source: str) -> str:
     return next(there, "")
 
 
-def check_free_space(folder: Path, infos: Iterable[FeatureInfo], *, n_new: int, n_rows: int) -> None:
+def check_free_space(folder: Path, infos: Iterable[RowInfo], *, n_new: int, n_rows: int) -> None:
     """Refuse at the start what would fill the disk hours later.
 
     Parameters
     ----------
     folder : Path
         Of the segments, beside the store.
-    infos : iterable of FeatureInfo
-        Features of each row.
+    infos : iterable of FeatureInfo or MapInfo
+        What each row has.
     n_new, n_rows : int
         Rows to be computed, which are written as segments first, and rows of the store.
 
@@ -84,10 +82,10 @@ def check_free_space(folder: Path, infos: Iterable[FeatureInfo], *, n_new: int, 
     """
     if not n_new:
         return  # at the most labels change, and a full disk leaves the store as it is
-    row_bytes = sum(info.width * np.dtype(info.dtype).itemsize for info in infos) + _ROW_BYTES
+    row_bytes = sum(info.bytes_per_image for info in infos) + _ROW_BYTES
     needed, free = (n_new + n_rows) * row_bytes, shutil.disk_usage(folder).free
     if needed > free:
         raise StoreError(
             f"{folder.with_suffix('')} needs about {needed / 1e6:.0f} MB while it is written, and {free / 1e6:.0f} MB"
-            " are free; free some space, choose fewer layers, or give --dtype float16"
+            " are free; free some space, choose fewer layers or maps, or give --dtype float16"
         )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from featx.extraction.loading import LoadedImage
-    from featx.store import FeatureInfo
+    from featx.store import RowInfo
 
 _SEGMENT_BYTES = 16 * 2**20  # five times that may be in memory: open, waiting, and twice being written
 _SEGMENT_SECONDS = 15.0
@@ -31,8 +31,8 @@ class SegmentWriter:
     ----------
     folder : Path
         Where the segments go.
-    infos : mapping of str to FeatureInfo
-        Descriptions of all features, by key.
+    infos : mapping of str to FeatureInfo or MapInfo
+        Descriptions of all features and maps, by key.
     fingerprint : mapping
         Of the features.
     max_rows : int, optional
@@ -42,7 +42,7 @@ class SegmentWriter:
     def __init__(
         self,
         folder: Path,
-        infos: Mapping[str, FeatureInfo],
+        infos: Mapping[str, RowInfo],
         fingerprint: Mapping[str, Any],
         *,
         max_rows: int | None = None,

@@ -10,10 +10,11 @@ import numpy as np
 from featx import backbones
 from featx.errors import RefusedError, UsageError
 from featx.extraction.computing import ComputeOptions, FeatureComputer
+from featx.extraction.maps import map_tap
 from featx.store import check_same
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from featx.store import FeatureStore
 
@@ -89,7 +90,9 @@ class FeatureSpec:
                 " give --allow-random if that is meant"
             )
 
-    def open(self, options: ComputeOptions | None = None, *, weights: str | None = None) -> FeatureComputer:
+    def open(
+        self, options: ComputeOptions | None = None, *, weights: str | None = None, maps: Sequence[str] = ()
+    ) -> FeatureComputer:
         """Return a computer of exactly these features.
 
         Parameters
@@ -98,9 +101,14 @@ class FeatureSpec:
             How to run; the precision is always the specification's own.
         weights : str, optional
             A file of weights, where the one used before has moved.
+        maps : sequence of str
+            Layers whose spatial maps are computed in the same pass; their taps are those of
+            ``map_tap(computer.backbone, layer)``, and `as_maps` makes maps of what they give.
 
         Raises
         ------
+        LayerError
+            A layer has no spatial map.
         WeightsNotFoundError
             The weights are not on this machine; the name comes from a file, so nothing is requested.
         FingerprintMismatchError
@@ -112,7 +120,7 @@ class FeatureSpec:
         elif weights is None and source.startswith("random:"):
             weights = source
         backbone = backbones.open_backbone(str(self.fingerprint["model"]), weights=weights, download=False)
-        taps = backbone.select(list(self.keys)).taps
+        taps = [*backbone.select(list(self.keys)).taps, *(map_tap(backbone, layer) for layer in maps)]
         options = replace(options or ComputeOptions(), precision=str(self.fingerprint["precision"]))
         computer = FeatureComputer(backbone, taps, options)
         check_same(self.fingerprint, computer.fingerprint(), what=f"the network {backbone.name} as it opens here")

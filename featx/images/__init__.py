@@ -13,7 +13,7 @@ from featx.images.hashing import perceptual_hash
 from featx.images.manifests import read_column
 from featx.images.sources import list_images
 from featx.images.stored_paths import escape_path, unescape_path
-from featx.images.views import VIEWS, VIEWS_IN_WORDS, View, view_pixels, views_of
+from featx.images.views import VIEWS, VIEWS_IN_WORDS, View, view_box, view_pixels, views_of
 
 __all__ = [
     "CROP_MODES",
@@ -38,6 +38,7 @@ __all__ = [
     "read_column",
     "resize_and_crop",
     "unescape_path",
+    "view_box",
     "view_pixels",
     "views_of",
 ]

@@ -43,11 +43,14 @@ class View:
         Where it lies from top to bottom and from left to right: 0.5 is the middle, 0 and 1 are the edges.
     mirrored : bool
         Left and right exchanged.
+    quarter_turns : int
+        By which the result is then turned, counter-clockwise; only networks that take squares can be shown such views.
     """
 
     span: float = 1.0
     place: tuple[float, float] = (0.5, 0.5)
     mirrored: bool = False
+    quarter_turns: int = 0
 
 
 def _with_mirror_images(views: tuple[View, ...]) -> tuple[View, ...]:
@@ -131,7 +134,7 @@ def view_pixels(
     made: dict[View, np.ndarray] = {}
     pixels = np.empty((len(views), *size, 3), np.uint8)
     for row, view in zip(pixels, views, strict=True):
-        upright = replace(view, mirrored=False)
+        upright = replace(view, mirrored=False, quarter_turns=0)
         if upright == View():
             made[upright] = resize_and_crop(
                 image,
@@ -144,8 +147,40 @@ def view_pixels(
         elif upright not in made:
             border = fill if crop_mode == "border" else (0, 0, 0)
             made[upright] = _cut_out(image, upright, size, resize_size, crop_mode, interpolation, border)
-        row[...] = made[upright][:, ::-1] if view.mirrored else made[upright]
+        row[...] = np.rot90(made[upright][:, ::-1] if view.mirrored else made[upright], view.quarter_turns)
     return pixels
+
+
+def view_box(
+    view: View,
+    picture_size: tuple[int, int],
+    *,
+    size: tuple[int, int],
+    resize_size: tuple[int, int],
+    crop_mode: str = "center",
+) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of what a view shows, as shares of the picture's width and height.
+
+    Shares below 0 and above 1 are border. Of a mirrored or turned view it is the box of the view before that.
+
+    Parameters
+    ----------
+    view : View
+        Which.
+    picture_size : (int, int)
+        Width and height of the picture.
+    size, resize_size, crop_mode
+        Geometry of the network, see `resize_and_crop`.
+    """
+    edges = []
+    for extent, n_source, n_crop in zip(
+        _extents(picture_size, view, size, resize_size, crop_mode), picture_size[::-1], size, strict=True
+    ):
+        (start, stop), (first, last) = extent.source, extent.target
+        per_pixel = (stop - start) / (last - first)
+        edges.append(((start - first * per_pixel) / n_source, (stop + (n_crop - last) * per_pixel) / n_source))
+    (top, bottom), (left, right) = edges
+    return left, top, right, bottom
 
 
 @dataclass(frozen=True)
@@ -167,11 +202,7 @@ def _cut_out(
 ) -> np.ndarray:
     """Pixels (height, width, 3) of a view other than the network's own."""
     resized = resized_size(image.size, resize_size, crop_mode)
-    has_room = resize_size[0] > size[0] and resize_size[1] > size[1]
-    if view.place != (0.5, 0.5) and not has_room:
-        view = replace(view, span=view.span * _CLOSER)
-    rows = _extent(image.height, resized[1], size[0], view.span, view.place[0])
-    columns = _extent(image.width, resized[0], size[1], view.span, view.place[1])
+    rows, columns = _extents(image.size, view, size, resize_size, crop_mode)
     # The order of the passes is that of the network's own view, see `featx.images.geometry`.
     vertical_first = image.height - resized[1] > 2 * max(0, image.width - resized[0])
     part = np.asarray(_resize_part(image, rows, columns, interpolation, vertical_first))
@@ -180,6 +211,18 @@ def _cut_out(
         pixels[...] = np.array(border, np.uint8)
     pixels[slice(*rows.target), slice(*columns.target)] = part
     return pixels
+
+
+def _extents(
+    picture_size: tuple[int, int], view: View, size: tuple[int, int], resize_size: tuple[int, int], crop_mode: str
+) -> tuple[_Extent, _Extent]:
+    """What a view shows from top to bottom, and from left to right."""
+    resized = resized_size(picture_size, resize_size, crop_mode)
+    has_room = resize_size[0] > size[0] and resize_size[1] > size[1]
+    if view.place != (0.5, 0.5) and not has_room:
+        view = replace(view, span=view.span * _CLOSER)
+    rows = _extent(picture_size[1], resized[1], size[0], view.span, view.place[0])
+    return rows, _extent(picture_size[0], resized[0], size[1], view.span, view.place[1])
 
 
 def _extent(n_source: int, n_resized: int, n_crop: int, span: float, place: float) -> _Extent:

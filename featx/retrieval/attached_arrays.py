@@ -11,7 +11,7 @@ import numpy as np
 from featx.archive import Archive
 from featx.errors import StoreError, UsageError
 
-_DTYPES = ("float32", "float64", "int32", "int64", "uint8")
+_DTYPES = ("float16", "float32", "float64", "int8", "uint8", "int32", "int64")
 
 
 def array_parts(arrays: Mapping[str, np.ndarray]) -> tuple[list[dict[str, Any]], dict[str, memoryview]]:
@@ -36,7 +36,7 @@ def array_parts(arrays: Mapping[str, np.ndarray]) -> tuple[list[dict[str, Any]],
 
 
 def read_arrays(archive: Archive) -> dict[str, np.ndarray]:
-    """Return the arrays of an archive by name; none where it has none.
+    """Return the arrays of an archive by name, as they lie in the file; none where it has none.
 
     Raises
     ------
@@ -60,8 +60,8 @@ def _read(archive: Archive, part: str, row: Mapping[str, Any]) -> np.ndarray:
     dtype, shape = row["dtype"], tuple(row["shape"])
     if dtype not in _DTYPES or not all(type(size) is int and size > 0 for size in shape):
         raise ValueError(f"{part} is {dtype} of shape {shape}")
-    content = archive.read(part)
+    content = archive.map(part)
     if len(content) != math.prod(shape) * np.dtype(dtype).itemsize:
         raise ValueError(f"{part} has {len(content)} bytes, not those of {dtype} of shape {shape}")
     little = np.dtype(dtype).newbyteorder("<")
-    return np.frombuffer(content, dtype=little).reshape(shape).astype(dtype, copy=False)
+    return content.view(little).reshape(shape).astype(dtype, copy=False)

@@ -1,55 +1,73 @@
-"""An index of images: unit vectors, with path, label and thumbnail of each row, in one file."""
+"""`ImageIndex`: find the images whose vectors are nearest, exactly or by proposals that are then scored exactly."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featx.archive import Archive, read_archive, write_archive
-from featx.errors import StoreError, UsageError
-from featx.retrieval.attached_arrays import array_parts, read_arrays
-from featx.retrieval.search import SearchResult, nearest
-from featx.retrieval.vectors import unit_vectors
+from featx.archive import Archive
+from featx.errors import UsageError
+from featx.retrieval.attached_structure import read_structure
+from featx.retrieval.building import build_structure, build_vectors, parse_memory
+from featx.retrieval.embedding import Embedding
+from featx.retrieval.growth import Growth
+from featx.retrieval.index_file import EMBEDDING, read_index, write_index
+from featx.retrieval.indexed_images import IndexedImages
+from featx.retrieval.scanning import nearest_places, proposed_places
+from featx.retrieval.search import SearchResult
+from featx.retrieval.vector_rows import VectorRows
+from featx.retrieval.vectors import checked_blocks
 
-_KIND = "featx-index"
+if TYPE_CHECKING:
+    from featx.retrieval.structures import Structure
+    from featx.retrieval.tuning import Tuning
 
 
 class ImageIndex:
-    """Exact search for the nearest images by cosine similarity.
+    """Search for the nearest images by cosine similarity.
 
-    Make one with ``ImageIndex.build`` or ``ImageIndex.load``; ids are row numbers.
+    Made by ``build`` or ``load``. An image keeps its id for ever; its row, the position in ``paths``, ``labels``,
+    ``vectors`` and all of ``images``, moves up when images before it are removed.
+
+    Without a structure every search is exact. With one (see ``build``), FAISS proposes candidates from what it keeps
+    of the vectors in memory, and these are scored with the vectors themselves, which stay in the file.
 
     Notes
     -----
-    Memory is 4 bytes for every number. The file holds the vectors as plain little-endian float32 rather than in FAISS'
-    own format: anybody can read them with NumPy, no C++ parser meets bytes from elsewhere, and a flat index is nothing
-    but its vectors. FAISS is loaded at the first search and searches on all cores; a process that has searched must
-    not be forked (FAISS' OpenMP threads do not survive it): start workers with "spawn".
+    FAISS is loaded at the first search and searches on all cores; a process that has searched must not be forked
+    (FAISS' OpenMP threads do not survive it): start workers with "spawn".
     """
 
     def __init__(
         self,
-        vectors: np.ndarray,
-        paths: tuple[str, ...],
-        labels: tuple[str | None, ...],
-        thumbnails: tuple[bytes, ...] | Archive | None,
-        fingerprint: dict[str, Any] | None,
-        metadata: dict[str, Any],
-        arrays: dict[str, np.ndarray] | Archive | None = None,
+        vectors: VectorRows,
+        images: IndexedImages,
+        embedding: Embedding,
+        *,
+        fingerprint: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+        arrays: Mapping[str, np.ndarray] | None = None,
+        structure: Structure | Archive | None = None,
+        tuning: Tuning | None = None,
+        growth: Growth | None = None,
+        next_id: int | None = None,
     ) -> None:
-        self._vectors = vectors
-        self._thumbnail_source = thumbnails
-        self._array_source = arrays
-        self.paths = paths
-        self.labels = labels
+        self.vector_rows = vectors
+        self.images = images
+        self.embedding = embedding
         self.fingerprint = fingerprint
-        self.metadata = metadata
+        self.metadata = metadata or {}
+        self.tuning = tuning
+        self.growth = growth or Growth(len(images))
+        self.next_id = len(images) if next_id is None else next_id
+        self.arrays = dict(arrays or {})
+        if any(name.startswith(EMBEDDING) for name in self.arrays):
+            raise UsageError(f"array names that begin with {EMBEDDING!r} are the index's own; choose others")
+        self._structure_source = structure
 
     @classmethod
     def build(
@@ -58,10 +76,21 @@ class ImageIndex:
         *,
         paths: Sequence[str] | None = None,
         labels: Sequence[str | None] | None = None,
+        splits: Sequence[str | None] | None = None,
+        digests: np.ndarray | None = None,
         thumbnails: Sequence[bytes] | None = None,
         fingerprint: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
         arrays: Mapping[str, np.ndarray] | None = None,
+        embedding: Embedding | None = None,
+        whiten: int | None = None,
+        augment: int = 0,
+        recall: str | None = None,
+        memory: int | str | None = None,
+        factory: str | None = None,
+        seed: int = 0,
+        folder: Path | None = None,
+        on_step: Callable[[str, int, int], None] | None = None,
     ) -> ImageIndex:
         """Return an index of L2-normalised copies of the vectors.
 
@@ -69,81 +98,147 @@ class ImageIndex:
         ----------
         vectors : array-like of shape (n, d), or iterable of such blocks
             Features. A zero vector has score 0 with everything.
-        paths : sequence of str, optional
-            One a row; without them, the row numbers as text.
-        labels : sequence of str or None, optional
-            One a row.
+        paths, labels, splits : sequence of str or None, optional
+            One a row; without paths, the ids as text.
+        digests : ndarray of uint8, shape (n, 16), optional
+            BLAKE2b-128 of the files, by which images are recognised.
         thumbnails : sequence of bytes, optional
             One small picture file a row; empty bytes where there is none.
-        fingerprint : mapping, optional
-            How the features were made; JSON values.
-        metadata : mapping, optional
-            Anything else; JSON values.
+        fingerprint, metadata : mapping, optional
+            How the features were made, and anything else; JSON values.
         arrays : mapping of str to ndarray, optional
             Anything else of numbers that is to travel with the index.
+        embedding : Embedding, optional
+            From features to unit vectors, fitted or not; queries go through it too. L2 alone by default.
+        whiten : int, optional
+            Short for an embedding of PCA-whitening to so many components.
+        augment : int
+            Nearest vectors of its own that each vector is averaged with (see `featx.retrieval.expansion`); 0 for none.
+        recall : str, optional
+            The recall wished for, such as ``"0.95@10"``: structures are tried, and the fastest that meets it is kept
+            (see `featx.retrieval.tuning.tune`). Without recall, memory and factory, search is exact.
+        memory : int or str, optional
+            Bytes that the index may take in memory while it is built and searched, such as ``"2GB"``.
+        factory : str, optional
+            FAISS' own description of a structure, such as ``"OPQ32_128,IVF1024,PQ32x4fs"``; only its search
+            parameters are tuned.
+        seed : int
+            Of the queries that are held out, and of what is trained.
+        folder : Path, optional
+            Where vectors lie while they do not fit into memory; the system's temporary folder by default.
+        on_step : callable, optional
+            Called with what is tried, its number, and of how many.
 
         Raises
         ------
         UsageError
-            For no vectors, NaN or infinity (the message names rows), or lists of another length than the vectors.
+            For no vectors, NaN or infinity (the message names rows), lists of another length than the vectors, or a
+            wish that cannot be met.
         """
-        unit = unit_vectors(vectors)
-        for name, given in (("paths", paths), ("labels", labels), ("thumbnails", thumbnails)):
-            if given is not None and len(given) != len(unit):
-                raise UsageError(f"{len(given)} {name} were given for {len(unit)} vectors. Give one a vector.")
-        kept = None if thumbnails is None else tuple(bytes(thumbnail) for thumbnail in thumbnails)
+        limit = parse_memory(memory)
+        embedding, rows = build_vectors(vectors, embedding, whiten=whiten, augment=augment, memory=limit, folder=folder)
+        images = IndexedImages.of(
+            np.arange(len(rows)),
+            np.arange(len(rows)),
+            paths=paths,
+            labels=labels,
+            splits=splits,
+            digests=digests,
+            thumbnails=thumbnails,
+        )
+        structure, tuning, growth = build_structure(
+            rows, recall, memory=limit, factory=factory, seed=seed, on_step=on_step
+        )
         return cls(
-            vectors=unit,
-            paths=tuple(str(row) for row in range(len(unit))) if paths is None else tuple(map(str, paths)),
-            labels=(None,) * len(unit) if labels is None else tuple(labels),
-            thumbnails=kept,
+            rows,
+            images,
+            embedding,
             fingerprint=None if fingerprint is None else dict(fingerprint),
             metadata=dict(metadata or {}),
-            arrays=dict(arrays or {}),
+            arrays=arrays,
+            structure=structure,
+            tuning=tuning,
+            growth=growth,
         )
 
     def __len__(self) -> int:
-        return len(self._vectors)
+        return len(self.images)
 
     @property
     def width(self) -> int:
-        """Numbers in a vector."""
-        return int(self._vectors.shape[1])
+        """Numbers that a query has."""
+        return self.embedding.n_columns_in
+
+    @property
+    def ids(self) -> np.ndarray:
+        """The id of each row, int64 of shape (n,), ascending."""
+        return self.images.ids
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The path of each row."""
+        return self.images.paths
+
+    @property
+    def labels(self) -> tuple[str | None, ...]:
+        """The label of each row."""
+        return self.images.labels
 
     @property
     def vectors(self) -> np.ndarray:
-        """The unit vectors, float32 of shape (n, width); read-only."""
-        view = self._vectors.view()
+        """The unit vectors, float32 of shape (n, d), read into memory; read-only."""
+        vectors = self.vector_rows.as_array() if self._is_compact else self.take(np.arange(len(self)))
+        view = vectors.view()
         view.flags.writeable = False
         return view
+
+    @cached_property
+    def structure(self) -> Structure | None:
+        """What proposes candidates; None where search is exact. FAISS reads it when it is first asked for."""
+        source = self._structure_source
+        return read_structure(source) if isinstance(source, Archive) else source
+
+    @property
+    def _is_compact(self) -> bool:
+        """Whether no removed image has left its place behind, so that places are rows."""
+        return len(self.images) == len(self.vector_rows)
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Return the unit vectors of some rows, float32 of shape (m, d)."""
+        return self.vector_rows.take(self.images.places[rows])
 
     def thumbnail(self, row: int) -> bytes | None:
         """Return the small picture file of one row; None where there is none."""
         if not 0 <= row < len(self):
             raise UsageError(f"row {row} of {len(self)} was asked for. Give 0 to {len(self) - 1}.")
-        return self._thumbnails[row] or None if self._thumbnails is not None else None
+        thumbnails = self.images.thumbnails
+        return thumbnails[row] or None if thumbnails is not None else None
 
-    @cached_property
-    def _thumbnails(self) -> Sequence[bytes] | None:
-        source = self._thumbnail_source
-        return _read_thumbnails(source, len(self)) if isinstance(source, Archive) else source
+    def embed(self, queries: Any) -> np.ndarray:
+        """Return features of queries as the unit vectors that are searched with, float32 of shape (n_queries, d).
 
-    @cached_property
-    def arrays(self) -> Mapping[str, np.ndarray]:
-        """Arrays that were given to ``build``, by name; read from the file when they are first asked for.
+        Parameters
+        ----------
+        queries : array-like of shape (n_queries, width)
+            Features made in the same way as those of the index; their length does not matter.
 
         Raises
         ------
-        StoreError
-            When they are damaged.
+        UsageError
+            When a query has another width, or holds NaN or infinity.
         """
-        source = self._array_source
-        return read_arrays(source) if isinstance(source, Archive) else source or {}
+        rows = np.concatenate(
+            list(checked_blocks(queries if hasattr(queries, "shape") else np.asarray(queries), what="queries"))
+        )
+        if rows.shape[1] != self.width:
+            raise UsageError(
+                f"queries of width {rows.shape[1]} meet an index of width {self.width}. Extract the queries with the "
+                "network and layer that the index was made with."
+            )
+        return self.embedding.transform(rows)
 
-    def search(self, queries: Any, k: int = 10) -> SearchResult:
-        """Return the k nearest rows of each query, by cosine, equal scores in the order of their ids.
-
-        The result is exact: what a NumPy loop over all rows would give, ties included.
+    def search(self, queries: Any, k: int = 10, *, where: np.ndarray | None = None) -> SearchResult:
+        """Return the k nearest images of each query by cosine, equal scores in the order of their ids.
 
         Parameters
         ----------
@@ -151,26 +246,130 @@ class ImageIndex:
             Features made in the same way as those of the index; their length does not matter.
         k : int
             At least 1; lowered to the number of rows.
+        where : ndarray of bool, shape (n,), optional
+            Rows that may be found. Such a search is exact, and takes time in proportion to the rows that take part.
 
         Raises
         ------
         UsageError
-            When a query has another width, or holds NaN or infinity.
+            When a query has another width, or holds NaN or infinity; when no row may be found.
+        """
+        return self.search_vectors(self.embed(queries), k, where=where)
+
+    def search_vectors(
+        self, vectors: np.ndarray, k: int = 10, *, where: np.ndarray | None = None, exact: bool = False
+    ) -> SearchResult:
+        """Return the k nearest images of unit vectors that went through `embed` already, as `search` does.
+
+        With `exact`, without the structure.
         """
         if k < 1:
             raise UsageError(f"k={k} neighbours were asked for. Ask for at least 1.")
-        unit = unit_vectors(queries if hasattr(queries, "shape") else np.asarray(queries), what="queries")
-        if unit.shape[1] != self.width:
-            raise UsageError(
-                f"queries of width {unit.shape[1]} meet an index of width {self.width}. Extract the queries with the "
-                "network and layer that the index was made with."
-            )
-        ids, scores = nearest(unit, self._vectors, min(k, len(self)))
+        allowed = None if self._is_compact else self.images.places
+        if where is not None:
+            allowed = self.images.places_where(where)
+        k = min(k, len(self) if allowed is None else len(allowed))
+        if not exact and where is None and self.structure is not None and self.tuning is not None:
+            places, scores = proposed_places(self.structure, self.tuning, vectors, self.vector_rows, k, allowed)
+        else:
+            places, scores = nearest_places(vectors, self.vector_rows, k, allowed)
+        rows = self.images.rows_of_places(places.ravel()).reshape(places.shape)
         return SearchResult(
-            ids=ids,
+            ids=self.images.ids[rows],
+            rows=rows,
             scores=scores,
-            paths=[[self.paths[row] for row in rows] for rows in ids],
-            labels=[[self.labels[row] for row in rows] for rows in ids],
+            paths=[[self.paths[row] for row in found] for found in rows],
+            labels=[[self.labels[row] for row in found] for found in rows],
+        )
+
+    def kneighbors(
+        self, X: Any, n_neighbors: int = 10, return_distance: bool = True
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Return distances and ids of the nearest images, with the habits of scikit-learn's ``kneighbors``.
+
+        Returns
+        -------
+        distances : ndarray of float32, shape (n_queries, n_neighbors)
+            Cosine distances, 0 to 2; left out without `return_distance`.
+        ids : ndarray of int64, shape (n_queries, n_neighbors)
+        """
+        found = self.search(X, n_neighbors)
+        return (found.distances, found.ids) if return_distance else found.ids
+
+    def add(
+        self,
+        vectors: Any,
+        *,
+        paths: Sequence[str] | None = None,
+        labels: Sequence[str | None] | None = None,
+        splits: Sequence[str | None] | None = None,
+        digests: np.ndarray | None = None,
+        thumbnails: Sequence[bytes] | None = None,
+    ) -> np.ndarray:
+        """Add images, and return their ids. What was learned from the images so far (whitening, cells, codes) stays.
+
+        Parameters
+        ----------
+        vectors, paths, labels, splits, digests, thumbnails
+            As for ``build``.
+
+        Raises
+        ------
+        UsageError
+            As ``build`` does; the index is then unchanged.
+
+        Notes
+        -----
+        Vectors averaged with their neighbours (``augment``) are those of ``build``; what is added stays as it is.
+        """
+        new = self.embed(vectors)
+        first = len(self.vector_rows)
+        images = IndexedImages.of(
+            np.arange(self.next_id, self.next_id + len(new)),
+            np.arange(first, first + len(new)),
+            paths=paths,
+            labels=labels,
+            splits=splits,
+            digests=digests,
+            thumbnails=thumbnails,
+        )
+        distortion = None
+        if self.structure is not None:
+            distortion = self.structure.distortion(new)
+            self.structure.add(new)
+        self.vector_rows.append(new)
+        self.images = self.images.extended(images)
+        self.next_id += len(new)
+        self.growth = self.growth.with_added(len(new), distortion)
+        return images.ids
+
+    def remove(self, ids: Any) -> None:
+        """Remove images by their ids; other images keep theirs.
+
+        Where vectors lie in a file, their places stay taken until the index is built again, and are passed over.
+
+        Raises
+        ------
+        UsageError
+            There is no such id, or no image would be left; the index is then unchanged.
+        """
+        rows = np.unique(self.images.rows_of_ids(np.atleast_1d(ids)))
+        if len(rows) == len(self):
+            raise UsageError(f"all {len(self)} images would be removed. Keep at least one, or delete the index.")
+        mask = np.ones(len(self), bool)
+        mask[rows] = False
+        if self.structure is None and self.vector_rows.in_memory:
+            self.vector_rows = VectorRows([self.vector_rows.take(self.images.places[mask])])
+            self.images = self.images.kept(mask, places=np.arange(mask.sum()))
+        else:
+            self.images = self.images.kept(mask)
+        self.growth = self.growth.with_removed(len(rows))
+
+    def rebuild_advice(self) -> str:
+        """Return why the index should be built again; empty where it need not be."""
+        learns = self.structure is not None or self.embedding.whiten is not None
+        return self.growth.advice(
+            learns=learns, keeps_places=not self.vector_rows.in_memory or self.structure is not None
         )
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
@@ -179,33 +378,13 @@ class ImageIndex:
         Raises
         ------
         WouldOverwriteError
-            When the file exists and ``overwrite`` is false.
+            The file exists and ``overwrite`` is false.
         """
-        table, array_content = array_parts(self.arrays)
-        content = {
-            "rows": len(self),
-            "width": self.width,
-            "metric": "cosine",
-            "fingerprint": self.fingerprint,
-            "metadata": self.metadata,
-            **({"arrays": table} if table else {}),
-        }
-        rows = json.dumps({"paths": self.paths, "labels": self.labels}).encode()
-        parts: dict[str, bytes | bytearray | memoryview | Path] = {
-            "vectors.f32": self._vectors.astype("<f4", copy=False).data,
-            "rows.json": rows,
-        }
-        if self._thumbnails is not None:
-            # ends[i]: where the thumbnail of row i ends in the blob
-            ends = np.cumsum([len(thumbnail) for thumbnail in self._thumbnails])
-            parts["thumbnails.ends.i64"] = ends.astype("<i8").tobytes()
-            parts["thumbnails.bin"] = b"".join(self._thumbnails)
-        parts |= array_content
-        write_archive(path, _KIND, content, parts, overwrite=overwrite)
+        write_index(self, path, overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | Path) -> ImageIndex:
-        """Return a saved index. Thumbnails are read when the first one is asked for.
+        """Return a saved index, after comparing every byte that it has with its digest.
 
         Raises
         ------
@@ -214,66 +393,4 @@ class ImageIndex:
         UnsafeFileError
             When it was not written by featx.
         """
-        archive = read_archive(path, _KIND)
-        vectors = _read_vectors(archive)
-        paths, labels = _read_rows(archive, len(vectors))
-        fingerprint, metadata = archive.content.get("fingerprint"), archive.content.get("metadata")
-        if not isinstance(fingerprint, dict | None) or not isinstance(metadata, dict):
-            raise _inconsistent(archive, "fingerprint or metadata are not mappings")
-        return cls(
-            vectors=vectors,
-            paths=paths,
-            labels=labels,
-            thumbnails=archive,
-            fingerprint=fingerprint,
-            metadata=metadata,
-            arrays=archive,
-        )
-
-
-def _inconsistent(archive: Archive, what: str) -> StoreError:
-    return StoreError(f"{archive.path} cannot be an index that featx wrote: {what}. Build it again.")
-
-
-def _require(archive: Archive, *names: str) -> None:
-    missing = [name for name in names if name not in archive.parts]
-    if missing:
-        raise _inconsistent(archive, f"it has no {' and no '.join(missing)}")
-
-
-def _read_vectors(archive: Archive) -> np.ndarray:
-    _require(archive, "vectors.f32", "rows.json")
-    rows, width = archive.content.get("rows"), archive.content.get("width")
-    if not isinstance(rows, int) or not isinstance(width, int) or rows < 1 or width < 1:
-        raise _inconsistent(archive, f"it claims {rows!r} rows of width {width!r}")
-    if archive.parts["vectors.f32"] != 4 * rows * width:
-        raise _inconsistent(archive, f"{archive.parts['vectors.f32']} bytes are not {rows} rows of width {width}")
-    vectors = np.frombuffer(archive.read("vectors.f32"), dtype="<f4").astype(np.float32, copy=False)
-    vectors = vectors.reshape(rows, width)
-    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
-    if not ((np.abs(lengths - 1) < 1e-3) | (lengths == 0)).all():
-        raise _inconsistent(archive, "its vectors are not of length 1")
-    return vectors
-
-
-def _read_rows(archive: Archive, n_rows: int) -> tuple[tuple[str, ...], tuple[str | None, ...]]:
-    try:
-        rows = json.loads(archive.read("rows.json"))
-        paths, labels = tuple(rows["paths"]), tuple(rows["labels"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _inconsistent(archive, f"its paths and labels cannot be read ({error})") from error
-    texts = all(isinstance(path, str) for path in paths) and all(isinstance(label, str | None) for label in labels)
-    if not len(paths) == len(labels) == n_rows or not texts:
-        raise _inconsistent(archive, f"{len(paths)} paths and {len(labels)} labels for {n_rows} rows")
-    return paths, labels
-
-
-def _read_thumbnails(archive: Archive, n_rows: int) -> list[bytes] | None:
-    if "thumbnails.bin" not in archive.parts:
-        return None
-    _require(archive, "thumbnails.ends.i64")
-    blob, ends = archive.read("thumbnails.bin"), archive.read("thumbnails.ends.i64")
-    bounds = np.concatenate([[0], np.frombuffer(ends, dtype="<i8")]) if len(ends) == 8 * n_rows else np.array([1])
-    if bounds[0] != 0 or (np.diff(bounds) < 0).any() or bounds[-1] != len(blob):
-        raise _inconsistent(archive, "its thumbnails lie outside of their part")
-    return [blob[start:end] for start, end in pairwise(bounds)]
+        return read_index(path)

@@ -20,7 +20,9 @@ class SearchResult:
     Attributes
     ----------
     ids : ndarray of int64, shape (n_queries, k)
-        Row numbers.
+        Numbers of the images, which never change.
+    rows : ndarray of int64, shape (n_queries, k)
+        Where they stand in the index now: positions in ``index.paths``, ``index.labels``, ``index.vectors``.
     scores : ndarray of float32, shape (n_queries, k)
         Cosine similarities, −1 to 1.
     paths : list of list of str
@@ -30,9 +32,15 @@ class SearchResult:
     """
 
     ids: np.ndarray
+    rows: np.ndarray
     scores: np.ndarray
     paths: list[list[str]]
     labels: list[list[str | None]]
+
+    @property
+    def distances(self) -> np.ndarray:
+        """Cosine distances, 1 − score; float32 of shape (n_queries, k)."""
+        return 1 - self.scores
 
 
 def nearest(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -73,7 +81,7 @@ def nearest(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarra
             rows = waiting[start : start + _QUERIES_PER_BLOCK]
             found_scores, found = _search_faiss(queries[rows], vectors, n_candidates)
             for row, approximate, candidates in zip(rows, found_scores, found, strict=True):
-                ids[row], scores[row] = _best(queries[row], vectors, candidates, k)
+                ids[row], scores[row] = best_of(queries[row], vectors, candidates, k)
                 if n_candidates < len(vectors) and approximate[-1] + _rounding(vectors) >= scores[row, -1]:
                     undecided.append(int(row))
         waiting = np.array(undecided, dtype=np.int64)
@@ -89,22 +97,37 @@ def _rounding(vectors: np.ndarray) -> float:
     return (vectors.shape[1] + 8) * 2.0**-23
 
 
-def _best(query: np.ndarray, vectors: np.ndarray, candidates: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the k best candidates in their final order."""
+def best_of(query: np.ndarray, vectors: Any, candidates: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k best candidates of one query in their final order, and their scores, as `nearest` defines them.
+
+    Parameters
+    ----------
+    query : ndarray of float32, shape (d,)
+        Of length 1, or 0.
+    vectors : array-like of shape (n, d)
+        Anything that gives rows by an array of their numbers.
+    candidates : ndarray of int64, shape (m,)
+        Rows of `vectors`, none twice.
+    k : int
+        Fewer come back where there are fewer candidates.
+    """
     scores = _score(query, vectors, candidates)
     order = np.lexsort((candidates, -scores))[:k]
     return candidates[order], scores[order]
 
 
-def _score(query: np.ndarray, vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _score(query: np.ndarray, vectors: Any, rows: np.ndarray) -> np.ndarray:
     """Return the float32 cosine of the query with each of these rows."""
+    if not len(rows):
+        return np.empty(0, np.float32)
     wide = query.astype(np.float64)
     blocks = [
         # a sum along each row, not a matrix product: BLAS would sum a row in an order that depends on its neighbours
         (vectors[rows[start : start + _ROWS_PER_BLOCK]] * wide).sum(axis=1)
         for start in range(0, len(rows), _ROWS_PER_BLOCK)
     ]
-    return np.concatenate(blocks).astype(np.float32)
+    # vectors of length 1 are so but for rounding, and a cosine is not
+    return np.clip(np.concatenate(blocks), -1, 1).astype(np.float32)
 
 
 def _search_faiss(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -112,6 +135,11 @@ def _search_faiss(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.
     faiss = _import_faiss()
     scores, ids = faiss.knn(np.ascontiguousarray(queries), vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
     return scores, ids
+
+
+def n_search_threads() -> int:
+    """Return how many threads a search takes: as many as FAISS, which threadpoolctl and OMP_NUM_THREADS can limit."""
+    return int(_import_faiss().omp_get_max_threads())
 
 
 def _import_faiss() -> Any:

@@ -31,26 +31,47 @@ def unit_vectors(vectors: Any, *, what: str = "vectors") -> np.ndarray:
     UsageError
         When there is none, when shapes do not fit, or when values are not finite (the message names rows).
     """
-    blocks: list[np.ndarray] = []
+    blocks = [_normalise(block) for block in checked_blocks(vectors, what=what)]
+    return np.ascontiguousarray(np.concatenate(blocks)) if len(blocks) > 1 else blocks[0]
+
+
+def checked_blocks(vectors: Any, *, what: str = "vectors") -> Iterator[np.ndarray]:
+    """Yield vectors block by block; what is wrong with them is said at the end, so that all of it is named.
+
+    Parameters
+    ----------
+    vectors : array-like of shape (n, d), or iterable of such blocks
+        An array that reads lazily is read a block at a time.
+    what : str
+        What they are, for error messages.
+
+    Yields
+    ------
+    ndarray of shape (m, d)
+        As they are, but for rows that are not finite, which are zero.
+
+    Raises
+    ------
+    UsageError
+        As `unit_vectors` does.
+    """
     bad: list[int] = []
-    n_rows = 0
+    n_rows = width = 0
     for block in _blocks(vectors, what):
-        if blocks and block.shape[1] != blocks[0].shape[1]:
-            raise UsageError(
-                f"{what} of width {block.shape[1]} follow {what} of width {blocks[0].shape[1]}. Give all of one width."
-            )
+        if n_rows and block.shape[1] != width:
+            raise UsageError(f"{what} of width {block.shape[1]} follow {what} of width {width}. Give all of one width.")
         finite = np.isfinite(block).all(axis=1)
         bad.extend((np.flatnonzero(~finite) + n_rows).tolist())
-        blocks.append(_normalise(np.where(finite[:, None], block, 0)))
-        n_rows += len(block)
+        n_rows, width = n_rows + len(block), block.shape[1]
+        if block.size:
+            yield block if finite.all() else np.where(finite[:, None], block, 0)
     if bad:
         named = ", ".join(map(str, bad[:5])) + (", …" if len(bad) > 5 else "")
         raise UsageError(
             f"{what} hold NaN or infinity in {len(bad)} rows ({named}). Leave them out or make them again."
         )
-    if not n_rows or not blocks[0].shape[1]:
+    if not n_rows or not width:
         raise UsageError(f"no {what} were given; at least one is needed. Check that the store has rows.")
-    return np.ascontiguousarray(np.concatenate(blocks)) if len(blocks) > 1 else blocks[0]
 
 
 def _blocks(vectors: Any, what: str) -> Iterator[np.ndarray]:

@@ -7,7 +7,8 @@ networks: the fingerprint and the digests are made elsewhere and only carried an
 from featx.store.feature_array import FeatureArray
 from featx.store.feature_store import FeatureStore
 from featx.store.fingerprint import COMPARED_FIELDS, check_same, differences
-from featx.store.layout import FORMAT_VERSION, FeatureInfo, ImageTable, RowBlock, StoredReducer
+from featx.store.layout import FORMAT_VERSION, FeatureInfo, ImageTable, MapInfo, RowBlock, RowInfo, StoredReducer
+from featx.store.map_array import MapArray
 from featx.store.merging import merge
 from featx.store.reducer_arrays import reducer_digest
 from featx.store.rewriting import NewFeatures, rewrite
@@ -22,8 +23,11 @@ __all__ = [
     "FeatureInfo",
     "FeatureStore",
     "ImageTable",
+    "MapArray",
+    "MapInfo",
     "NewFeatures",
     "RowBlock",
+    "RowInfo",
     "RowSource",
     "StoredReducer",
     "as_row_source",

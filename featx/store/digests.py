@@ -10,12 +10,12 @@ from typing import Any
 import h5py
 import numpy as np
 
-from featx.store.row_selection import rows_per_chunk
+from featx.store.row_selection import rows_per_block, rows_per_chunk
 from featx.store.safety import walk
 
 DIGESTS = "/digests"
 ATTRIBUTES = "attributes"  # a name without a slash, so no dataset can have it
-_CHUNKS_AT_ONCE = 8
+_BYTES_AT_ONCE = 8 * 2**20
 
 
 class RunningDigest:
@@ -42,12 +42,13 @@ def dataset_digest(dataset: h5py.Dataset) -> str:
 
 
 def blocks_of(dataset: h5py.Dataset) -> Iterator[np.ndarray]:
-    """Yield the dataset's rows in order, in blocks of a few chunks."""
+    """Yield the dataset's rows in order, in blocks of whole chunks of about 8 MiB."""
     if not dataset.shape:
         yield np.asarray(dataset[()])
         return
-    n_rows = dataset.chunks[0] if dataset.chunks else rows_per_chunk(dataset.shape[1:], dataset.dtype.itemsize)
-    step = n_rows * _CHUNKS_AT_ONCE
+    row_shape, itemsize = dataset.shape[1:], dataset.dtype.itemsize
+    n_rows = dataset.chunks[0] if dataset.chunks else rows_per_chunk(row_shape, itemsize)
+    step = rows_per_block(row_shape, itemsize, n_rows, _BYTES_AT_ONCE)
     for start in range(0, len(dataset), step):
         yield dataset[start : start + step]
 

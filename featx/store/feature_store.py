@@ -15,8 +15,9 @@ from featx.errors import FeatureKeyError, StoreError
 from featx.store.digests import blocks_of
 from featx.store.feature_array import FeatureArray
 from featx.store.header import Header, open_checked
-from featx.store.key_names import resolve_key
-from featx.store.layout import FeatureInfo, StoredReducer
+from featx.store.key_names import resolve_key, resolve_map
+from featx.store.layout import FeatureInfo, MapInfo, StoredReducer
+from featx.store.map_array import MapArray
 from featx.store.reducer_arrays import read_reducer
 from featx.store.row_selection import read_rows
 from featx.store.safety import STRUCTURE_ERRORS, read_errors
@@ -113,6 +114,11 @@ class FeatureStore:
     def keys(self) -> list[str]:
         """Full keys ``LAYER@POOL``, shallowest layer first."""
         return list(self._header.infos)
+
+    @property
+    def maps(self) -> Mapping[str, MapInfo]:
+        """Shape and bytes an image of the spatial map of each layer that has one; often empty."""
+        return dict(self._header.maps)
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -214,6 +220,21 @@ class FeatureStore:
     def __getitem__(self, name: str | None) -> FeatureArray:
         """Return the features that a name means, still on disk; names are as in `resolve`."""
         return FeatureArray(self, self._header.infos[self.resolve(name)])
+
+    def map(self, name: str | None = None) -> MapArray:
+        """Return the spatial maps of a layer, still on disk.
+
+        Parameters
+        ----------
+        name : str or None
+            A layer of `maps`, or an alias of one; None is the only map.
+
+        Raises
+        ------
+        FeatureKeyError
+            There is no such map, or none was named and there are several; the message lists them.
+        """
+        return MapArray(self, self._header.maps[resolve_map(name, self._header.maps, self._header.aliases)])
 
     def __contains__(self, key: object) -> bool:
         return key in self._header.infos

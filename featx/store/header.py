@@ -16,6 +16,7 @@ from featx.store.layout import (
     CODE_DTYPE,
     CODECS,
     FORMAT_VERSION,
+    MAP_DTYPE,
     ROW_COLUMNS,
     SEGMENT_COLUMNS,
     SEGMENT_FORMAT,
@@ -23,6 +24,8 @@ from featx.store.layout import (
     STORE_FORMAT,
     VALUE_DTYPES,
     FeatureInfo,
+    MapInfo,
+    RowInfo,
 )
 from featx.store.reducer_arrays import reducer_kinds
 from featx.store.safety import STRUCTURE_ERRORS, check_sizes, open_file, read_errors
@@ -33,7 +36,7 @@ _LONGEST_SHAPE = 32
 
 @dataclass(frozen=True)
 class Header:
-    """The attributes of a file, what its features are, shallowest layer first, and which reducers made them."""
+    """The attributes of a file, its features, shallowest layer first, its maps, and which reducers it has."""
 
     rows: int
     fingerprint: dict[str, Any]
@@ -41,7 +44,13 @@ class Header:
     aliases: dict[str, str]
     complete: bool
     infos: dict[str, FeatureInfo]
+    maps: dict[str, MapInfo]
     reducers: dict[str, str]  # key → kind
+
+    @property
+    def row_infos(self) -> dict[str, RowInfo]:
+        """Features and maps by key."""
+        return {**self.infos, **self.maps}
 
 
 def open_checked(path: Path, formats: Sequence[str] = (STORE_FORMAT,)) -> tuple[h5py.File, Header]:
@@ -119,6 +128,7 @@ def read_header(file: h5py.File, path: Path) -> Header:
         aliases=aliases,
         complete=_attribute(file, "complete") is True,
         infos=infos,
+        maps=_read_maps(file, path, rows),
         reducers=reducers,
     )
 
@@ -174,6 +184,25 @@ def _read_info(dataset: h5py.Dataset, key: str, path: Path, rows: int) -> Featur
         dtype=dataset.dtype.name,
         codec=_read_codec(dataset, key, path),
     )
+
+
+def _read_maps(file: h5py.File, path: Path, rows: int) -> dict[str, MapInfo]:
+    group = file.get("maps")
+    if not isinstance(group, h5py.Group):
+        return {}
+    layers = {layer: item for layer, item in group.items() if isinstance(item, h5py.Dataset)}
+    return {layer: _read_map(dataset, layer, path, rows) for layer, dataset in layers.items()}
+
+
+def _read_map(dataset: h5py.Dataset, layer: str, path: Path, rows: int) -> MapInfo:
+    n_rows, *sides = dataset.shape or (-1,)
+    well_formed = n_rows == rows and len(sides) == 3 and min(sides) >= 1 and "@" not in layer
+    if not well_formed or dataset.dtype.name != MAP_DTYPE:
+        raise StoreError(
+            f"{path}: /maps/{layer} ({dataset.dtype}, shape {dataset.shape}) is not {MAP_DTYPE} of shape ({rows}, "
+            f"rows, columns, channels). {_REPAIR}"
+        )
+    return MapInfo(layer, (sides[0], sides[1], sides[2]))
 
 
 def _read_codec(dataset: h5py.Dataset, key: str, path: Path) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 from featx.errors import FeatureKeyError
-from featx.store.layout import FeatureInfo
+from featx.store.layout import FeatureInfo, MapInfo
 
 _PENULTIMATE = "penultimate"
 
@@ -44,6 +44,40 @@ def resolve_key(name: str | None, infos: Mapping[str, FeatureInfo], aliases: Map
     raise FeatureKeyError(_unknown(name, infos, aliases))
 
 
+def resolve_map(name: str | None, maps: Mapping[str, MapInfo], aliases: Mapping[str, str]) -> str:
+    """Return the layer whose map `name` means.
+
+    Parameters
+    ----------
+    name : str or None
+        A layer, or an alias of it. None is the only map.
+    maps : mapping of str to MapInfo
+        By layer.
+    aliases : mapping of str to str
+        Other name → key or layer.
+
+    Raises
+    ------
+    FeatureKeyError
+        There is no such map, or no name was given and there are several; the message lists them.
+    """
+    if not maps:
+        asked = "" if name is None else f" {name!r}"
+        raise FeatureKeyError(
+            f"There is no map{asked}: the store holds none. Keep some with: featx extract SOURCE --out F.h5 --keep-map"
+            " LAYER"
+        )
+    if name is None:
+        if len(maps) > 1:
+            raise FeatureKeyError(f"No layer was named, and there are several maps. {_listed('Take one of', maps)}")
+        return next(iter(maps))
+    layer = aliases.get(name, name).partition("@")[0] if isinstance(name, str) else name
+    for candidate in (name, layer):
+        if candidate in maps:
+            return candidate
+    raise FeatureKeyError(f"There is no map {name!r}. {_listed('The store holds maps of', maps)}")
+
+
 def _default_name(infos: Mapping[str, FeatureInfo], aliases: Mapping[str, str]) -> str:
     if not infos:
         raise FeatureKeyError(
@@ -70,11 +104,12 @@ def _unknown(name: str, infos: Mapping[str, FeatureInfo], aliases: Mapping[str, 
     if not infos:
         return f"There are no features {name!r}: the store holds none. Extract them first."
     names = [*infos, *dict.fromkeys(info.layer for info in infos.values()), *aliases]
-    close = get_close_matches(name, names, n=1)
+    # An alias whose layer has a map only is no name of features.
+    close = get_close_matches(name, [other for other in names if other != name], n=1)
     guess = f" Did you mean {close[0]!r}?" if close else ""
     also = f" {_listed('Aliases are', aliases)}" if aliases else ""
     return f"There are no features {name!r}.{guess} {_listed('The store holds', infos)}{also}"
 
 
-def _listed(lead: str, names: Mapping[str, object] | list[str]) -> str:
+def _listed(lead: str, names: Iterable[str]) -> str:
     return f"{lead}: {', '.join(names)}."

@@ -1,14 +1,15 @@
 """The layout of a store, format 1, and the shapes of what goes into it.
 
-MUST and MAY are meant as in RFC 2119. Row *i* of every dataset under ``/images`` and ``/features`` is the same image.
+MUST and MAY are meant as in RFC 2119. Row *i* of every dataset under ``/images``, ``/features`` and ``/maps`` is the
+same image.
 
 File
     A store MUST be one HDF5 file that needs no other file: no soft, external or user-defined links, no external
     storage, no virtual datasets. Every dataset MUST be chunked, every chunk MUST be written, and every dataset MUST
     have the fletcher32 filter; shuffle and deflate MAY be added, other filters MUST NOT. Strings in datasets MUST be
     of fixed length, UTF-8, padded with NUL; numbers MUST be little-endian integers or IEEE floats. Readers MUST ignore
-    names they do not know. This writer uses no compression, chunks of whole rows of about 1 MiB, and the HDF5 1.10
-    file format, whose metadata carries checksums of its own.
+    names they do not know. This writer uses no compression, chunks of whole rows of about 1 MiB (maps: 64 KiB),
+    and the HDF5 1.10 file format, whose metadata carries checksums of its own.
 
 ``/`` attributes
     ==================  ========  ==========================================================================
@@ -37,14 +38,19 @@ Datasets
     ``/features/KEY``       (n, d)      float32,   KEY is ``LAYER@POOL``; d ≥ 1; ``uint8`` are codes and MUST have
                                         float16,   the attribute ``codec``, see below
                                         uint8
+    ``/maps/LAYER``         (n, h, w,   float16    MAY be missing; the spatial map of a layer: h rows and w columns of
+                            c)                     places with c channels each; h, w, c ≥ 1
     ``/reducers/KEY/NAME``  any         number     MAY be missing; arrays of the reducer that made ``/features/KEY``
     ``/failures/path``      (m,)        string     images that have no row
     ``/failures/reason``    (m,)        string     why, one each
     ======================  ==========  =========  ===============================================================
 
     A ``/features`` dataset MUST have the attributes ``layer`` and ``pool`` (strings), ``depth`` (float64, 0 to 1,
-    how far down the network) and ``map_shape`` (1-D int64: shape of the tapped tensor without its batch axis). There
-    MAY be ``/maps/LAYER`` (n, h, w, c) float16; this version neither writes nor reads it.
+    how far down the network) and ``map_shape`` (1-D int64: shape of the tapped tensor without its batch axis).
+
+    A ``/maps`` dataset needs no attributes. Its axes MUST be in this order, whatever the network's own is; of networks
+    of tokens it holds the patches without class token and registers. ``LAYER`` MUST NOT contain ``/`` or ``@``. Maps
+    are no part of the fingerprint, and a layer MAY have a map without having features.
 
 Reduced features
     In a reduced store ``/features/KEY`` holds what a reducer made of the features ``KEY`` of a network, and the field
@@ -68,11 +74,12 @@ Reduced features
 Segments
     A segment (``NNNNNN.h5`` in the folder ``NAME.h5.parts``) holds computed rows in any order, found again by their
     digest. It is written like a store, but has of ``/images`` only path, digest, phash and size, and neither
-    ``/labels`` nor ``/failures``.
+    ``/labels`` nor ``/failures``; of ``/features`` and ``/maps`` it has what was computed.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -95,6 +102,7 @@ SEGMENT_COLUMNS = ("path", "digest", "phash", "size")
 STORE_COLUMNS = (*SEGMENT_COLUMNS, "label", "split")  # group MAY be missing
 VALUE_DTYPES = ("float32", "float16")
 CODE_DTYPE = "uint8"
+MAP_DTYPE = "float16"
 CODECS = ("pq",)  # of codes; features that are values have the codec ""
 
 
@@ -129,6 +137,78 @@ class FeatureInfo:
     dtype: str
     codec: str = ""
 
+    @property
+    def dataset(self) -> str:
+        """Absolute path in the file."""
+        return f"/features/{self.key}"
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of what one image has."""
+        return (self.width,)
+
+    @property
+    def bytes_per_image(self) -> int:
+        """Bytes of what one image has."""
+        return self.width * np.dtype(self.dtype).itemsize
+
+    @property
+    def title(self) -> str:
+        """What it is called in messages."""
+        return f"features {self.key!r}"
+
+
+@dataclass(frozen=True)
+class MapInfo:
+    """Describes one dataset under ``/maps``; as text, one line for people.
+
+    Attributes
+    ----------
+    layer : str
+        Name of the layer and of the dataset.
+    shape : (int, int, int)
+        Rows, columns and channels of one image's map.
+    dtype : str
+        How values are stored: ``"float16"``.
+    """
+
+    layer: str
+    shape: tuple[int, int, int]
+    dtype: str = MAP_DTYPE
+
+    def __str__(self) -> str:
+        sides = " x ".join(map(str, self.shape))
+        return f"map of {self.layer}: {sides}, {self.bytes_per_image / 1000:.1f} kB an image"
+
+    @property
+    def key(self) -> str:
+        """The layer: other than the key of features, it has no ``@``."""
+        return self.layer
+
+    @property
+    def dataset(self) -> str:
+        """Absolute path in the file."""
+        return f"/maps/{self.layer}"
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of what one image has."""
+        return self.shape
+
+    @property
+    def bytes_per_image(self) -> int:
+        """Bytes of what one image has."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    @property
+    def title(self) -> str:
+        """What it is called in messages."""
+        return f"map {self.layer!r}"
+
+
+# What every image of a store has a row of, beside its entry in the table.
+RowInfo = FeatureInfo | MapInfo
+
 
 @dataclass(frozen=True)
 class StoredReducer:
@@ -161,8 +241,8 @@ class RowBlock:
     phashes : ndarray of shape (n, 8), uint8
     sizes : ndarray of shape (n, 2), int32
         Width and height in pixels.
-    features : mapping of str to ndarray of shape (n, d)
-        Key → values.
+    features : mapping of str to ndarray of shape (n, d) or (n, h, w, c)
+        Key → values: ``LAYER@POOL`` for features, ``LAYER`` for maps.
     """
 
     paths: Sequence[str]

@@ -10,11 +10,12 @@ import numpy as np
 
 from featx.errors import StoreError, UsageError
 from featx.store.fingerprint import check_same
-from featx.store.layout import ROW_COLUMNS, STORE_FORMAT, FeatureInfo, ImageTable
+from featx.store.info_checks import check_infos, in_order
+from featx.store.layout import ROW_COLUMNS, STORE_FORMAT, ImageTable, MapInfo, RowInfo
 from featx.store.replacing import publish, temporary_file, write_errors
-from featx.store.row_selection import rows_per_chunk
+from featx.store.row_selection import BYTES_PER_CHUNK, rows_per_block, rows_per_chunk
 from featx.store.row_source import RowSource
-from featx.store.writing import StoreWriter, canonical_json, check_infos
+from featx.store.writing import StoreWriter, canonical_json
 
 _CHUNKS_PER_BLOCK = 32  # of 1 MiB each
 _SPLITS = range(-1, 3)
@@ -32,7 +33,7 @@ class _Origin:
 def merge(
     out: Path,
     table: ImageTable,
-    infos: Sequence[FeatureInfo],
+    infos: Sequence[RowInfo],
     sources: Sequence[RowSource],
     *,
     fingerprint: Mapping,
@@ -48,10 +49,10 @@ def merge(
         Is replaced at the very end; its folder must exist. It may itself be one of the sources.
     table : ImageTable
         The rows, in order.
-    infos : sequence of FeatureInfo
-        Features to write, and the dtype to store them in.
+    infos : sequence of FeatureInfo or MapInfo
+        Features and maps to write, and the dtype to store them in.
     sources : sequence of RowSource
-        Row i of each dataset comes from the first source that knows its digest and has the features.
+        Row i of each dataset comes from the first source that knows its digest and has the features or the map.
     fingerprint : mapping
         How the features were made; each source must have been made in the same way.
     source : str
@@ -72,8 +73,8 @@ def merge(
 
     Notes
     -----
-    About 32 MiB of features are in memory at a time. Rows are read in the order of the new store: cheap where the
-    sources have about the same order, which extraction's have; a random order reads each source many times.
+    About 32 MiB of features or maps are in memory at a time. Rows are read in the order of the new store: cheap where
+    the sources have about the same order, which extraction's have; a random order reads each source many times.
     """
     out = Path(out)
     _check_table(table)
@@ -82,16 +83,13 @@ def merge(
         check_same(fingerprint, origin.fingerprint, what=str(origin.path))
     attributes = {"source": source, "aliases": canonical_json(aliases)}
     images = _origin_of(table, sources, "perceptual hash and size")
-    features = [
-        (info, _origin_of(table, _holding(sources, info), f"features {info.key!r}"))
-        for info in sorted(infos, key=lambda info: info.depth)
-    ]
+    origins = [(info, _origin_of(table, _holding(sources, info), info.title)) for info in in_order(infos)]
     kept = "A store that was there before is unchanged, and so is everything that was computed."
     with write_errors(out, kept=kept), temporary_file(out) as temporary:
         with StoreWriter(temporary) as writer:
             _put_images(writer, table, images)
-            for info, origin_of_rows in features:
-                _put_features(writer, info, origin_of_rows)
+            for info, origin_of_rows in origins:
+                _put_rows(writer, info, origin_of_rows)
             writer.put_strings("/failures/path", [path for path, _ in failures])
             writer.put_strings("/failures/reason", [reason for _, reason in failures])
             writer.finish(
@@ -100,14 +98,15 @@ def merge(
         publish(temporary, out)
 
 
-def _holding(sources: Sequence[RowSource], info: FeatureInfo) -> list[RowSource]:
-    """Return the sources that have the features as values, not as codes; all are of the expected width."""
+def _holding(sources: Sequence[RowSource], info: RowInfo) -> list[RowSource]:
+    """Return the sources that have the features as values, not as codes, or the map; all of the expected shape."""
     holding = [source for source in sources if info.key in source.infos and source.infos[info.key].dtype != "uint8"]
     for source in holding:
-        width = source.infos[info.key].width
-        if width != info.width:
+        found = source.infos[info.key].row_shape
+        if found != info.row_shape:
+            sizes = [" x ".join(map(str, shape)) for shape in (found, info.row_shape)]
             message = (
-                f"{source.path} has features {info.key!r} of {width} columns, not {info.width}. "
+                f"{source.path} has {info.title} of {sizes[0]} values an image, not {sizes[1]}. "
                 "They come from another network: remove the file, or write to another store."
             )
             raise StoreError(message)
@@ -148,10 +147,12 @@ def _put_images(writer: StoreWriter, table: ImageTable, origin: _Origin) -> None
     writer.put_strings("/labels/names", table.label_names)
 
 
-def _put_features(writer: StoreWriter, info: FeatureInfo, origin: _Origin) -> None:
-    # Read as float32 and cast by the writer, which notices what float16 cannot hold.
-    blocks = _blocks(origin, (info.width,), np.dtype("f4"), lambda source, rows: source.read(info.key, rows))
-    writer.put_features(info, len(origin.rows), blocks)
+def _put_rows(writer: StoreWriter, info: RowInfo, origin: _Origin) -> None:
+    # Features are read as float32 and cast by the writer, which notices what float16 cannot hold; maps are float16 in
+    # every source.
+    dtype = np.dtype(info.dtype if isinstance(info, MapInfo) else "f4")
+    blocks = _blocks(origin, info.row_shape, dtype, lambda source, rows: source.read(info.key, rows))
+    writer.put_rows(info, len(origin.rows), blocks)
 
 
 def _blocks(
@@ -161,7 +162,8 @@ def _blocks(
     read: Callable[[RowSource, np.ndarray], np.ndarray],
 ) -> Iterator[np.ndarray]:
     """Yield the rows of the new store in order, in blocks of whole chunks."""
-    step = _CHUNKS_PER_BLOCK * rows_per_chunk(row_shape, dtype.itemsize)
+    n_rows = rows_per_chunk(row_shape, dtype.itemsize)
+    step = rows_per_block(row_shape, dtype.itemsize, n_rows, _CHUNKS_PER_BLOCK * BYTES_PER_CHUNK)
     for start in range(0, len(origin.rows), step):
         numbers, rows = origin.numbers[start : start + step], origin.rows[start : start + step]
         block = np.empty((len(rows), *row_shape), dtype)

@@ -10,9 +10,10 @@ import numpy as np
 
 from featx.errors import UsageError
 from featx.store.feature_store import FeatureStore
+from featx.store.info_checks import check_infos
 from featx.store.layout import STORE_COLUMNS, STORE_FORMAT, FeatureInfo, StoredReducer
 from featx.store.replacing import publish, temporary_file, write_errors
-from featx.store.writing import StoreWriter, canonical_json, check_infos
+from featx.store.writing import StoreWriter, canonical_json
 
 _TABLE = (*(f"/images/{name}" for name in STORE_COLUMNS), "/labels/names", "/failures/path", "/failures/reason")
 
@@ -63,7 +64,8 @@ def rewrite(
 
     Notes
     -----
-    A few MiB of the old store are in memory at a time, and one block of the new features.
+    A few MiB of the old store are in memory at a time, and one block of the new features. Spatial maps are left out:
+    they would outweigh the features that are made smaller here many times, and the old store still has them.
     """
     out = Path(out)
     features = sorted(features, key=lambda new: new.info.depth)
@@ -76,7 +78,7 @@ def rewrite(
                 shape, dtype, blocks = store.stored_blocks(name)
                 writer.put_blocks(name, shape, dtype, blocks)
             for new in features:
-                writer.put_features(new.info, store.rows, _counted(new, store.rows))
+                writer.put_rows(new.info, store.rows, _counted(new, store.rows))
                 if new.reducer is not None:
                     writer.put_reducer(new.info.key, new.reducer)
             writer.finish(

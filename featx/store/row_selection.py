@@ -10,9 +10,14 @@ import numpy as np
 BYTES_PER_CHUNK = 2**20
 
 
-def rows_per_chunk(row_shape: tuple[int, ...], itemsize: int) -> int:
-    """Return how many whole rows make a chunk of about 1 MiB, at least one."""
-    return max(1, BYTES_PER_CHUNK // max(1, math.prod(row_shape) * itemsize))
+def rows_per_chunk(row_shape: tuple[int, ...], itemsize: int, n_bytes: int = BYTES_PER_CHUNK) -> int:
+    """Return how many whole rows make a chunk of about 1 MiB, or of `n_bytes`; at least one."""
+    return max(1, n_bytes // max(1, math.prod(row_shape) * itemsize))
+
+
+def rows_per_block(row_shape: tuple[int, ...], itemsize: int, n_rows: int, n_bytes: int) -> int:
+    """Return how many rows, in whole chunks of `n_rows`, make a block of at most `n_bytes`; at least one chunk."""
+    return n_rows * max(1, n_bytes // max(1, n_rows * math.prod(row_shape) * itemsize))
 
 
 def read_rows(dataset: h5py.Dataset, rows: np.ndarray) -> np.ndarray:

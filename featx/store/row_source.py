@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from featx.errors import FeatureKeyError
-from featx.store.layout import FeatureInfo
+from featx.store.layout import RowInfo
 from featx.store.row_selection import read_rows
 from featx.store.safety import read_errors
 
@@ -27,7 +27,8 @@ class RowSource:
     path : Path
         A file that was checked already.
     fingerprint : mapping
-    infos : mapping of str to FeatureInfo
+    infos : mapping of str to FeatureInfo or MapInfo
+        By key: ``LAYER@POOL`` for features, ``LAYER`` for maps.
     digests : ndarray of shape (n, 16), uint8
 
     Notes
@@ -37,7 +38,7 @@ class RowSource:
     """
 
     def __init__(
-        self, path: Path, fingerprint: Mapping[str, Any], infos: Mapping[str, FeatureInfo], digests: np.ndarray
+        self, path: Path, fingerprint: Mapping[str, Any], infos: Mapping[str, RowInfo], digests: np.ndarray
     ) -> None:
         self.path = path
         self.fingerprint = dict(fingerprint)
@@ -70,12 +71,12 @@ class RowSource:
         return np.where(known[place] == wanted, rows[place], -1)
 
     def read(self, key: str, rows: np.ndarray) -> np.ndarray:
-        """Return features of the given rows, shape (m, d), in the order asked for.
+        """Return features (m, d) or maps (m, h, w, c) of the given rows, in the order asked for.
 
         Raises
         ------
         FeatureKeyError
-            The file has no features `key`.
+            The file has neither features nor a map `key`.
         StoreError
             The file is damaged or gone.
         """
@@ -83,7 +84,7 @@ class RowSource:
             raise FeatureKeyError(
                 f"{self.path} has no features {key!r}, only {', '.join(self.infos)}. Ask for one of these."
             )
-        return self._read(f"/features/{key}", rows)
+        return self._read(self.infos[key].dataset, rows)
 
     def read_phashes(self, rows: np.ndarray) -> np.ndarray:
         """Return perceptual hashes of the given rows, shape (m, 8), uint8."""
@@ -121,7 +122,8 @@ def as_row_source(store: FeatureStore) -> RowSource:
     StoreError
         The store cannot be read.
     """
-    return RowSource(store.path.absolute(), store.fingerprint, store.infos, store.digests)
+    infos: dict[str, RowInfo] = {**store.infos, **store.maps}
+    return RowSource(store.path.absolute(), store.fingerprint, infos, store.digests)
 
 
 def _as_bytes(digests: np.ndarray) -> np.ndarray:

@@ -12,18 +12,19 @@ import numpy as np
 
 from featx.errors import StoreError, UnsafeFileError, UsageError
 from featx.store.header import open_checked
-from featx.store.layout import SEGMENT_FORMAT, FeatureInfo, RowBlock
+from featx.store.info_checks import check_infos, in_order
+from featx.store.layout import SEGMENT_FORMAT, RowBlock, RowInfo
 from featx.store.replacing import publish, remove_leftovers, temporary_file, write_errors
 from featx.store.row_source import RowSource
 from featx.store.verification import content_problems
-from featx.store.writing import StoreWriter, check_infos
+from featx.store.writing import StoreWriter
 
 _NAME = re.compile(r"(\d{6,})\.h5")
 _TEMPORARY_NAME = "segment.h5"
 _log = logging.getLogger(__name__)
 
 
-def write_segment(folder: Path, block: RowBlock, infos: Sequence[FeatureInfo], fingerprint: Mapping) -> Path:
+def write_segment(folder: Path, block: RowBlock, infos: Sequence[RowInfo], fingerprint: Mapping) -> Path:
     """Write computed rows as the next segment and return its path, ``folder/NNNNNN.h5``.
 
     Parameters
@@ -32,8 +33,8 @@ def write_segment(folder: Path, block: RowBlock, infos: Sequence[FeatureInfo], f
         Is made where it is missing. Leftovers of killed writers in it are removed.
     block : RowBlock
         n rows.
-    infos : sequence of FeatureInfo
-        Which features of `block` to write, and the dtype to store them in.
+    infos : sequence of FeatureInfo or MapInfo
+        Which features and maps of `block` to write, and the dtype to store them in.
     fingerprint : mapping
         How they were made, as JSON-able values.
 
@@ -107,7 +108,7 @@ def _open_segment(path: Path) -> RowSource | None:
     except (StoreError, UnsafeFileError) as error:
         _log.warning("segment %s is left out, its images will be computed again: %s", path, error)
         return None
-    return RowSource(path.absolute(), header.fingerprint, header.infos, digests)
+    return RowSource(path.absolute(), header.fingerprint, header.row_infos, digests)
 
 
 def _numbers(folder: Path) -> dict[int, Path]:
@@ -128,22 +129,22 @@ def _reserve_number(folder: Path) -> Path:
             return path
 
 
-def _put_block(writer: StoreWriter, block: RowBlock, infos: Sequence[FeatureInfo]) -> None:
+def _put_block(writer: StoreWriter, block: RowBlock, infos: Sequence[RowInfo]) -> None:
     writer.put_strings("/images/path", block.paths)
     writer.put_column("digest", block.digests)
     writer.put_column("phash", block.phashes)
     writer.put_column("size", block.sizes)
-    for info in sorted(infos, key=lambda info: info.depth):
-        writer.put_features(info, len(block.paths), [block.features[info.key]])
+    for info in in_order(infos):
+        writer.put_rows(info, len(block.paths), [block.features[info.key]])
 
 
-def _check_block(block: RowBlock, infos: Sequence[FeatureInfo]) -> None:
+def _check_block(block: RowBlock, infos: Sequence[RowInfo]) -> None:
     n = len(block.paths)
     shapes = {
         "digests": (np.shape(block.digests), (n, 16)),
         "phashes": (np.shape(block.phashes), (n, 8)),
         "sizes": (np.shape(block.sizes), (n, 2)),
-        **{info.key: (np.shape(block.features.get(info.key, ())), (n, info.width)) for info in infos},
+        **{info.key: (np.shape(block.features.get(info.key, ())), (n, *info.row_shape)) for info in infos},
     }
     for name, (given, expected) in shapes.items():
         if given != expected:

@@ -13,16 +13,18 @@ from typing import Any
 import h5py
 import numpy as np
 
-from featx.errors import StoreError, UsageError
+from featx.errors import StoreError
 from featx.store.digests import ATTRIBUTES, DIGESTS, RunningDigest, attributes_digest
-from featx.store.layout import CODE_DTYPE, CODECS, FORMAT_VERSION, ROW_COLUMNS, VALUE_DTYPES, FeatureInfo, StoredReducer
+from featx.store.layout import FORMAT_VERSION, ROW_COLUMNS, MapInfo, RowInfo, StoredReducer
 from featx.store.reducer_arrays import check_reducer
-from featx.store.row_selection import rows_per_chunk
+from featx.store.row_selection import BYTES_PER_CHUNK, rows_per_chunk
 from featx.store.strings import encode_strings, encoded_length
 
 # Readable by every HDF5 since 1.10 (2016); the older default has no checksums on its metadata.
 _LIBRARY_VERSION = ("v110", "v110")
 _STRINGS_AT_ONCE = 2**16
+# Features are read by blocks, maps image by image: those of a few candidates should not drag their neighbours along.
+_BYTES_PER_MAP_CHUNK = 2**16
 
 
 class _Disk(io.RawIOBase):
@@ -130,6 +132,7 @@ class StoreWriter:
         dtype: np.dtype,
         blocks: Iterable[np.ndarray],
         attributes: Mapping[str, Any] | None = None,
+        bytes_per_chunk: int = BYTES_PER_CHUNK,
     ) -> None:
         """Write one dataset whose rows come in blocks, in order; none is kept in memory.
 
@@ -138,7 +141,7 @@ class StoreWriter:
         OSError
             The disk is full or broken.
         """
-        n_rows = min(max(1, shape[0]), rows_per_chunk(shape[1:], dtype.itemsize))
+        n_rows = min(max(1, shape[0]), rows_per_chunk(shape[1:], dtype.itemsize, bytes_per_chunk))
         dataset = self._file.create_dataset(
             path,
             shape=shape,
@@ -175,24 +178,25 @@ class StoreWriter:
         blocks = (encode_strings(texts[start : start + _STRINGS_AT_ONCE], length) for start in starts)
         self.put_blocks(path, (len(texts),), np.dtype(f"S{length}"), blocks)
 
-    def put_features(self, info: FeatureInfo, n_rows: int, blocks: Iterable[np.ndarray]) -> None:
-        """Write one dataset of ``/features``, cast to the dtype that `info` names.
+    def put_rows(self, info: RowInfo, n_rows: int, blocks: Iterable[np.ndarray]) -> None:
+        """Write one dataset of ``/features`` or ``/maps``, cast to the dtype that `info` names.
 
         Raises
         ------
         StoreError
             A value is too large for float16.
         """
-        attributes = {
-            "layer": info.layer,
-            "pool": info.pool,
-            "depth": float(info.depth),
-            "map_shape": np.asarray(info.map_shape, dtype="<i8"),
-            **({"codec": info.codec} if info.codec else {}),
-        }
-        cast = (_cast(block, info) for block in blocks)
-        dtype = np.dtype(info.dtype).newbyteorder("<")
-        self.put_blocks(f"/features/{info.key}", (n_rows, info.width), dtype, cast, attributes)
+        is_map = isinstance(info, MapInfo)
+        if is_map and "maps" not in self._file:
+            self._file.create_group("maps", track_order=True)  # listed in the order in which they were put
+        self.put_blocks(
+            info.dataset,
+            (n_rows, *info.row_shape),
+            np.dtype(info.dtype).newbyteorder("<"),
+            (_cast(block, info) for block in blocks),
+            _attributes_of(info),
+            _BYTES_PER_MAP_CHUNK if is_map else BYTES_PER_CHUNK,
+        )
 
     def put_reducer(self, key: str, reducer: StoredReducer) -> None:
         """Write a fitted reducer under ``/reducers/KEY``.
@@ -239,36 +243,24 @@ def canonical_json(value: Mapping) -> str:
     return json.dumps(dict(value), sort_keys=True, ensure_ascii=False)
 
 
-def check_infos(infos: Sequence[FeatureInfo], *, codes: bool = False) -> None:
-    """Raise a UsageError if features cannot be stored under what `infos` says; codes only where they are allowed."""
-    keys = [info.key for info in infos]
-    if len(set(keys)) != len(keys):
-        raise UsageError(f"Features must have distinct keys, got {keys}. Leave out the repeated ones.")
-    for info in infos:
-        if (
-            info.key != f"{info.layer}@{info.pool}"
-            or "/" in info.key
-            or "\0" in info.key
-            or "" in (info.layer, info.pool)
-        ):
-            raise UsageError(f"Features {info.key!r}: the key must be LAYER@POOL without '/'. Rename the layer.")
-        allowed = [(dtype, "") for dtype in VALUE_DTYPES] + [(CODE_DTYPE, codec) for codec in CODECS if codes]
-        if (info.dtype, info.codec) not in allowed:
-            listed = " or ".join(f"{dtype!r}{codec and f' with codec {codec!r}'}" for dtype, codec in allowed)
-            given = f"{info.dtype!r}{info.codec and f' with codec {info.codec!r}'}"
-            raise UsageError(f"Features {info.key!r}: dtype must be {listed}, got {given}. Choose one of these.")
-        if not 0 <= info.depth <= 1 or info.width < 1:
-            message = (
-                f"Features {info.key!r}: depth must be 0 to 1 and width at least 1, got {info.depth}, {info.width}."
-            )
-            raise UsageError(message)
+def _attributes_of(info: RowInfo) -> dict[str, Any]:
+    if isinstance(info, MapInfo):
+        return {}
+    return {
+        "layer": info.layer,
+        "pool": info.pool,
+        "depth": float(info.depth),
+        "map_shape": np.asarray(info.map_shape, dtype="<i8"),
+        **({"codec": info.codec} if info.codec else {}),
+    }
 
 
-def _cast(values: np.ndarray, info: FeatureInfo) -> np.ndarray:
+def _cast(values: np.ndarray, info: RowInfo) -> np.ndarray:
     with np.errstate(over="ignore"):
         cast = values.astype(info.dtype, copy=False)
     if info.dtype == "float16" and np.any(np.isinf(cast) & np.isfinite(values)):
         largest = np.abs(values[np.isfinite(values)]).max()
-        message = f"Features {info.key!r} reach {largest:.4g}; float16 holds at most 65504. Store them as float32."
-        raise StoreError(message)
+        advice = "Keep the map of another layer." if isinstance(info, MapInfo) else "Store them as float32."
+        title = f"{info.title[0].upper()}{info.title[1:]}"
+        raise StoreError(f"{title}: values reach {largest:.4g}; float16 holds at most 65504. {advice}")
     return cast

@@ -110,7 +110,7 @@ def _none(n_rows: int) -> NearDuplicates:
 
 def _duplicates_of(store: FeatureStore, rows: np.ndarray) -> NearDuplicates:
     """Return near-duplicates among some rows, with groups of all rows."""
-    features = _late_features(store)
+    features = late_features(store)
     everything = len(rows) == store.rows
     # What is read late is read by row of the store; a copy is made only where some rows are left out.
     if features is not None and not everything:
@@ -121,7 +121,7 @@ def _duplicates_of(store: FeatureStore, rows: np.ndarray) -> NearDuplicates:
     return NearDuplicates(groups, found.n_identical, found.n_near, found.n_split_up)
 
 
-def _late_features(store: FeatureStore) -> Any:
+def late_features(store: FeatureStore) -> Any:
     """Return the features for which likeness was calibrated, or None."""
     fingerprint = store.fingerprint
     if str(fingerprint.get("weights_source", "")).startswith("random:") or fingerprint.get("reduction"):

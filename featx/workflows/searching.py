@@ -1,55 +1,111 @@
-"""Search by image: an index from a store, and queries by image files."""
+"""Search by image: queries by image files, by rows of the index, and by several of them together."""
 
 from __future__ import annotations
 
-import io
-import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from featx.bundle import read_spec
-from featx.errors import ImageError, StoreError
-from featx.extraction import ComputeOptions, FeatureSpec
-from featx.images import ImageEntry, image_extensions, unescape_path
-from featx.retrieval import ImageIndex
-from featx.workflows.indexed_reducers import reducers_for_index, reducers_of_index
+import numpy as np
+
+from featx.errors import UsageError
+from featx.images import ImageEntry
+from featx.retrieval.ranking import RankingSteps, combined, rank
+from featx.workflows.indexed_reducers import reducers_of_index
+from featx.workflows.indexing import index_spec
 from featx.workflows.moved_weights import moved_weights_explained
-from featx.workflows.stored_features import base_fingerprint, decoded, source_width
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    import numpy as np
-
-    from featx.store import FeatureStore
+    from featx.extraction import ComputeOptions, FeatureComputer, FeatureSpec
+    from featx.retrieval import ImageIndex
     from featx.workflows.fitted_reducers import Reducer
+    from featx.workflows.second_stage import SecondStage
 
 _BLOCK = 256  # images in memory at a time
-_ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is looked for: images, of files or of the index, and others that it should not be like.
+
+    Parameters
+    ----------
+    like : tuple of ImageEntry or int
+        At least one; an int is a row of the index.
+    unlike : tuple of ImageEntry or int
+        None by default.
+    """
+
+    like: tuple[ImageEntry | int, ...]
+    unlike: tuple[ImageEntry | int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.like:
+            raise UsageError("a query of no image was asked for; give at least one that its answers should be like")
+
+    @property
+    def entries(self) -> tuple[ImageEntry, ...]:
+        """The images of files."""
+        return tuple(image for image in self.like + self.unlike if isinstance(image, ImageEntry))
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """The rows of the index."""
+        return tuple(image for image in self.like + self.unlike if not isinstance(image, ImageEntry))
+
+    def name(self, index: ImageIndex) -> str:
+        """Return the query in words: paths, with ``+`` between those looked for together, ``-`` before the others."""
+        like, unlike = (
+            [image.path if isinstance(image, ImageEntry) else index.paths[image] for image in images]
+            for images in (self.like, self.unlike)
+        )
+        return " + ".join(like) + "".join(f" - {path}" for path in unlike)
+
+
+def single_or_together(
+    like: Sequence[ImageEntry | int], unlike: Sequence[ImageEntry | int] = (), *, together: bool = False
+) -> list[Query]:
+    """Return a query for each image, or one of all of them, each less the images that answers should not be like."""
+    groups = [tuple(like)] if together else [(image,) for image in like]
+    return [Query(group, tuple(unlike)) for group in groups]
 
 
 @dataclass(frozen=True)
 class Hit:
-    """One neighbour of a query."""
+    """One neighbour of a query.
+
+    Parameters
+    ----------
+    rank : int
+        From 1.
+    path : str
+    score : float
+        Cosine similarity, or what re-ranking put in its place.
+    label : str or None
+    row : int
+        Where it stands in the index.
+    """
 
     rank: int
     path: str
     score: float
     label: str | None
+    row: int
 
 
 @dataclass(frozen=True)
 class QueryResult:
-    """The neighbours of one image, nearest first.
+    """The neighbours of one query, nearest first.
 
     Parameters
     ----------
     query : str
-        The image.
+        The image, or the images.
     hits : tuple of Hit
         With cosine similarities as scores.
     reason : str
-        Why the image could not be read.
+        Why an image of it could not be read.
     """
 
     query: str
@@ -57,75 +113,38 @@ class QueryResult:
     reason: str = ""
 
 
-def build_index(
-    store: FeatureStore, layer: str | None = None, *, thumbnail_size: int = 0, allow_random: bool = False
-) -> ImageIndex:
-    """Return an index of some features of a store.
-
-    Parameters
-    ----------
-    store : FeatureStore
-        Where the features are.
-    layer : str, optional
-        Key, layer or alias, or several joined by ``+``; ``penultimate`` where it is there, else the deepest. Codes of
-        a reduced store are decoded; its other reducers go into the index, for the queries.
-    thumbnail_size : int
-        Longest side in pixels of thumbnails to keep in the index; 0 for none.
-    allow_random : bool
-        Accept features of untrained weights.
-
-    Raises
-    ------
-    RefusedError
-        The features come from untrained weights.
-    StoreError
-        Thumbnails are wanted, and none of the original images is there any more.
-    """
-    spec = FeatureSpec.of_store(store, layer)
-    spec.refuse_random(allowed=allow_random, what="a search over them")
-    names = store.label_names
-    reduction, arrays = reducers_for_index(store, spec.keys)
-    width = sum(source_width(store, key) for key in spec.keys)
-    original = FeatureSpec(spec.key, width, base_fingerprint(spec.fingerprint))
-    return ImageIndex.build(
-        _blocks(store, spec),
-        paths=store.paths.tolist(),
-        labels=[names[label] if label >= 0 else None for label in store.labels],
-        thumbnails=_thumbnails(store, thumbnail_size) if thumbnail_size else None,
-        fingerprint=dict(store.fingerprint),
-        metadata={"features": original.to_json(), "source": store.source, **reduction},
-        arrays=arrays,
-    )
-
-
-def _blocks(store: FeatureStore, spec: FeatureSpec) -> Iterator[np.ndarray]:
-    features = {key: decoded(store, key) for key in spec.keys}
-    for start in range(0, store.rows, _ROWS_AT_ONCE):
-        yield spec.join(features, slice(start, start + _ROWS_AT_ONCE))
-
-
 def query_images(
     index: ImageIndex,
-    entries: Sequence[ImageEntry],
+    queries: Sequence[Query | ImageEntry],
     k: int = 10,
     options: ComputeOptions | None = None,
     *,
     weights: str | None = None,
+    steps: RankingSteps | None = None,
+    where: np.ndarray | None = None,
+    rerank: bool = False,
 ) -> Iterator[QueryResult]:
-    """Yield the neighbours of each image, in order.
+    """Yield the neighbours of each query, in order; rows of the index that a query names are not among them.
 
     Parameters
     ----------
     index : ImageIndex
-        From `build_index`.
-    entries : sequence of ImageEntry
-        Queries.
+        From `featx.workflows.indexing.build_index`.
+    queries : sequence of Query or ImageEntry
+        An entry stands for a query by that image alone.
     k : int
         Neighbours a query.
     options : ComputeOptions, optional
-        How to run the network.
+        How to run the network, which is opened only where a query has an image of a file.
     weights : str, optional
         A file of weights, where the one used for the index has moved.
+    steps : RankingSteps, optional
+        Query expansion and re-ranking; none by default.
+    where : ndarray of bool, shape (n,), optional
+        Rows that may be found.
+    rerank : bool
+        Order the first ``steps.n_candidates`` anew by `featx.workflows.second_stage`, for the same object photographed
+        differently. Scores are then those of the second stage.
 
     Raises
     ------
@@ -136,85 +155,124 @@ def query_images(
     FingerprintMismatchError
         The network that can be opened here is not the one that the index was made with.
     """
-    spec = index_spec(index)
-    with moved_weights_explained(spec, weights):
-        computer = spec.open(options, weights=weights)
-    reducers = reducers_of_index(index, {tap.key: tap.width for tap in computer.taps})
-    for start in range(0, len(entries), _BLOCK):
-        block = entries[start : start + _BLOCK]
-        features, failures = computer.features_of(block)
-        readable = [row for row in range(len(block)) if row not in failures]
-        found = index.search(_query_vectors(spec, features, readable, reducers), k) if readable else None
-        place = {row: position for position, row in enumerate(readable)}
-        for row, entry in enumerate(block):
-            if found is None or row in failures:
-                yield QueryResult(entry.path, reason=failures[row])
-            else:
-                yield QueryResult(entry.path, _hits(found, place[row]))
+    asked = [Query((query,)) if isinstance(query, ImageEntry) else query for query in queries]
+    embedder = QueryEmbedder(index, options, weights) if any(query.entries for query in asked) else None
+    stage = None
+    if rerank:
+        from featx.workflows.second_stage import open_second_stage
+
+        stage = open_second_stage(index, options, weights=weights)
+    start = 0
+    while start < len(asked):
+        block = _next_block(asked, start)
+        start += len(block)
+        yield from _answers(index, block, embedder, k, steps or RankingSteps(), where, stage)
 
 
-def _query_vectors(
-    spec: FeatureSpec, features: Mapping[str, np.ndarray], rows: Sequence[int], reducers: Mapping[str, Reducer]
-) -> np.ndarray:
-    chosen = {key: features[key][rows] for key in spec.keys}
-    return spec.join(
-        {key: reducers[key].transform(found) if key in reducers else found for key, found in chosen.items()}
-    )
-
-
-def index_spec(index: ImageIndex) -> FeatureSpec:
-    """Return which features of the network an index was built on, before they were reduced.
-
-    Raises
-    ------
-    StoreError
-        It does not say.
-    """
-    values = index.metadata.get("features")
-    if values is None:
-        raise StoreError("this index does not say which features it holds; build it with featx index")
-    return read_spec(values, "the index")
-
-
-def _hits(found: Any, row: int) -> tuple[Hit, ...]:
-    columns = zip(found.paths[row], found.scores[row].tolist(), found.labels[row], strict=True)
-    return tuple(Hit(rank, path, score, label) for rank, (path, score, label) in enumerate(columns, start=1))
-
-
-def original_location(source: str, path: str) -> str:
-    """Return where the original of a stored path lies.
-
-    Paths count from a source folder; from the folder of a CSV or of a single picture; and from the working folder
-    where a list or standard input named them.
+class QueryEmbedder:
+    """Turns images into the vectors that an index is searched with.
 
     Parameters
     ----------
-    source, path : str
-        As the store has them.
+    index : ImageIndex
+    options : ComputeOptions, optional
+        How to run the network.
+    weights : str, optional
+        A file of weights, where the one used for the index has moved.
+
+    Raises
+    ------
+    StoreError, WeightsNotFoundError, FingerprintMismatchError
+        As `query_images` does.
     """
-    path, source = unescape_path(path), unescape_path(source)
-    if os.path.isabs(path):
-        return path
-    if os.path.isdir(source):
-        return os.path.join(source, path)
-    beside_source = os.path.splitext(source)[1].lower() in {".csv", *image_extensions()}
-    return os.path.join(os.path.dirname(source), path) if beside_source else path
+
+    def __init__(self, index: ImageIndex, options: ComputeOptions | None, weights: str | None) -> None:
+        self._index = index
+        self._spec: FeatureSpec = index_spec(index)
+        with moved_weights_explained(self._spec, weights):
+            self.computer: FeatureComputer = self._spec.open(options, weights=weights)
+        self._reducers: Mapping[str, Reducer] = reducers_of_index(
+            index, {tap.key: tap.width for tap in self.computer.taps}
+        )
+
+    def vectors_of(self, entries: Sequence[ImageEntry]) -> tuple[dict[ImageEntry, np.ndarray], dict[ImageEntry, str]]:
+        """Return the vector of each image that can be read, float32 of shape (d,), and the reasons of the others."""
+        features, failures = self.computer.features_of(entries)
+        readable = [place for place in range(len(entries)) if place not in failures]
+        vectors: np.ndarray | list[np.ndarray] = []
+        if readable:
+            chosen = {key: features[key][readable] for key in self._spec.keys}
+            reduced = {
+                key: self._reducers[key].transform(found) if key in self._reducers else found
+                for key, found in chosen.items()
+            }
+            vectors = self._index.embed(self._spec.join(reduced))
+        found = {entries[place]: vector for place, vector in zip(readable, vectors, strict=True)}
+        return found, {entries[place]: reason for place, reason in failures.items()}
 
 
-def _thumbnails(store: FeatureStore, size: int) -> list[bytes]:
-    """Return a JPEG for each row, empty where the original is gone."""
-    thumbnails = []
-    for path in store.paths.tolist():
-        try:
-            entry = ImageEntry(path, location=original_location(store.source, path))
-            picture = entry.read().decode()
-        except ImageError:
-            thumbnails.append(b"")
-            continue
-        picture.thumbnail((size, size))
-        buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=80)
-        thumbnails.append(buffer.getvalue())
-    if not any(thumbnails):
-        raise StoreError(f"none of the images of {store.source} is there any more; build the index without thumbnails")
-    return thumbnails
+def _next_block(queries: Sequence[Query], start: int) -> list[Query]:
+    """Return the queries from a place on whose images are few enough to be in memory at once; at least one."""
+    n_images = 0
+    block: list[Query] = []
+    for query in queries[start : start + _BLOCK]:
+        n_images += len(query.entries)
+        if block and n_images > _BLOCK:
+            break
+        block.append(query)
+    return block
+
+
+def _answers(
+    index: ImageIndex,
+    queries: Sequence[Query],
+    embedder: QueryEmbedder | None,
+    k: int,
+    steps: RankingSteps,
+    where: np.ndarray | None,
+    stage: SecondStage | None,
+) -> Iterator[QueryResult]:
+    entries = list(dict.fromkeys(entry for query in queries for entry in query.entries))
+    vectors, reasons = embedder.vectors_of(entries) if embedder is not None and entries else ({}, {})
+    readable = [query for query in queries if not any(entry in reasons for entry in query.entries)]
+    depth = k if stage is None else max(k, steps.n_candidates)
+    rankings = iter(_rankings(index, readable, vectors, depth, steps, where))
+    for query in queries:
+        failed = [f"{entry.path}: {reasons[entry]}" for entry in query.entries if entry in reasons]
+        if failed:
+            reason = "; ".join(failed) if len(query.entries) > 1 else reasons[query.entries[0]]
+            yield QueryResult(query.name(index), reason=reason)
+        else:
+            rows, scores = next(rankings)
+            if stage is not None:
+                rows, scores = stage.order(query.like, rows[rows >= 0], steps.n_candidates)
+            yield QueryResult(query.name(index), _hits(index, rows[:k], scores))
+
+
+def _rankings(
+    index: ImageIndex,
+    queries: Sequence[Query],
+    vectors: Mapping[ImageEntry, np.ndarray],
+    k: int,
+    steps: RankingSteps,
+    where: np.ndarray | None,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield rows and scores of each query, without the rows that it names itself."""
+    if not queries:
+        return
+
+    def vector_of(image: ImageEntry | int) -> np.ndarray:
+        return vectors[image] if isinstance(image, ImageEntry) else index.take(np.array([image]))[0]
+
+    asked = np.stack(
+        [combined([vector_of(i) for i in query.like], [vector_of(i) for i in query.unlike]) for query in queries]
+    )
+    rows, scores = rank(index, asked, k, steps, where=where, without=[query.rows for query in queries])
+    yield from zip(rows, scores, strict=True)
+
+
+def _hits(index: ImageIndex, rows: np.ndarray, scores: np.ndarray) -> tuple[Hit, ...]:
+    ranked = enumerate(zip(rows.tolist(), scores.tolist(), strict=False), start=1)
+    return tuple(
+        Hit(rank, index.paths[row], score, index.labels[row], row) for rank, (row, score) in ranked if row >= 0
+    )
