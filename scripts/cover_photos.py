@@ -237,9 +237,9 @@ class Hardship:
 def photograph(
     cover: Image.Image, number: int, shot: int, clutter: Pictures, seed: int, hardship: Hardship = Hardship()
 ) -> Image.Image:
-    """Return a photo of a cover, RGB, 640×480 or 480×640, as phone `shot` takes it."""
+    """Return a photo of a cover, RGB, 640×480 or 480×640, as one of the phones takes it."""
     random = np.random.default_rng([seed, 3, number, shot])
-    phone = PHONES[shot % len(PHONES)]
+    phone = PHONES[(number + shot) % len(PHONES)]
     size = (640, 480) if random.random() < 0.6 else (480, 640)
     scene = _clutter(size, clutter, random)
     corners = _corners(cover.size, size, random, hardship)

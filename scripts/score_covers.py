@@ -24,7 +24,7 @@ from featx.extraction import FeatureComputer
 from featx.extraction.memory_entries import MemoryEntry
 from featx.images.views import View
 from featx.retrieval.local_descriptors import fit_local_encoder
-from featx.retrieval.local_matching import score_candidates
+from featx.retrieval.local_matching import MatchOptions, score_candidates
 from featx.retrieval.local_places import LocalPlaces, place_positions
 
 LAYER = "blocks.4"
@@ -154,25 +154,23 @@ def box_of(view: View, size: tuple[int, int]) -> tuple[float, float, float, floa
 def steps() -> list[tuple[str, Step, int]]:
     """Return name, function of a half to scores, and bytes a cover, of each step."""
     own, whole, every = slice(0, 1), slice(1, 2), slice(None)
-    late, checked = {"only_late": True}, {"only_late": False}
+    unguided, turned = MatchOptions(n_guided=0), {"turns": every}
     n_places = 14 * 14
-    whole_bytes, half_bytes = n_places * 64, n_places * 32
+    eight, four = n_places * 64, n_places * 32
     return [
         ("cosine of the last layer", cosine, 1280 * 4),
         ("late interaction of whitened places", plain_late, n_places * 112 * 2),
-        ("+ 64 numbers a place, means taken off, summed over the cover", staged(own, own, own, **late), whole_bytes),
-        ("+ closer views of the photo", staged(own, every, own, **late), whole_bytes),
-        ("+ geometric check", staged(own, every, own, **checked), whole_bytes),
-        (
-            "+ photo also turned by ±90°: final from the network's own crop",
-            staged(own, every, every, **checked),
-            whole_bytes,
-        ),
-        ("+ 4 bits a number", staged(own, every, every, **checked, bits=4), half_bytes),
-        ("the whole cover, late interaction", staged(whole, every, own, **late), whole_bytes),
-        ("+ geometric check", staged(whole, every, own, **checked), whole_bytes),
-        ("+ photo also turned by ±90°: **final**", staged(whole, every, every, **checked), whole_bytes),
-        ("+ 4 bits a number", staged(whole, every, every, **checked, bits=4), half_bytes),
+        ("+ 64 numbers a place, means off, summed over the cover", staged(own, own, unguided, only_late=True), eight),
+        ("+ closer views of the photo", staged(own, every, unguided, only_late=True), eight),
+        ("+ geometric check", staged(own, every, unguided), eight),
+        ("+ guided matching", staged(own, every), eight),
+        ("+ photo turned by ±90°: **final on the network's own crop**", staged(own, every, **turned), eight),
+        ("+ 4 bits a number", staged(own, every, **turned, bits=4), four),
+        ("the whole cover: late interaction", staged(whole, every, unguided, only_late=True), eight),
+        ("+ geometric check", staged(whole, every, unguided), eight),
+        ("+ guided matching", staged(whole, every), eight),
+        ("+ photo turned by ±90°: **final**", staged(whole, every, **turned), eight),
+        ("+ 4 bits a number", staged(whole, every, **turned, bits=4), four),
     ]
 
 
@@ -197,7 +195,15 @@ def plain_late(half: Half) -> np.ndarray:
     return np.array(scores)
 
 
-def staged(cover_views: slice, photo_views: slice, turns: slice, *, only_late: bool, bits: int = 8) -> Step:
+def staged(
+    cover_views: slice,
+    photo_views: slice,
+    options: MatchOptions | None = None,
+    *,
+    turns: slice = slice(0, 1),  # noqa: B008 (slices do not change)
+    only_late: bool = False,
+    bits: int = 8,
+) -> Step:
     """Return a function that scores by the library's second stage, covers from their bytes."""
 
     def score(half: Half) -> np.ndarray:
@@ -210,7 +216,7 @@ def staged(cover_views: slice, photo_views: slice, turns: slice, *, only_late: b
                 LocalPlaces(encoder.describe(seen.places(photo_views, number))[0], seen.where(photo_views)[number])
                 for seen in half.photos[turns]
             ]
-            found = score_candidates(query, candidates, where)
+            found = score_candidates(query, candidates, where, options)
             rows.append(found.late if only_late else found.scores)
         return np.array(rows)
 

@@ -56,7 +56,7 @@ def test_whitened_and_augmented(gallery, tmp_path, capsys):
     cosines = whitened.astype(np.float64) @ whitened.T
     np.fill_diagonal(cosines, -2)
     nearest = np.argsort(-cosines, axis=1)[:, :2]
-    moved = expand_queries(whitened, whitened[nearest], np.take_along_axis(cosines, nearest, axis=1))
+    moved = expand_queries(whitened, whitened[nearest], np.take_along_axis(cosines, nearest, axis=1), alpha=1)
     np.testing.assert_allclose(ImageIndex.load(augmented).vectors, moved, atol=1e-6)
 
 

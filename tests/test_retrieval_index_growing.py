@@ -427,14 +427,14 @@ def test_bad_queries_are_named_by_their_rows():
 
 
 def test_augmented_vectors_are_means_with_their_neighbours():
-    """With ``augment``, each row is itself and its nearest by cubed cosines, brought to length 1."""
+    """With ``augment``, each row is itself and its nearest by cosines, brought to length 1."""
     rows = drawn(120) + 0.5
     index = ImageIndex.build(rows, augment=4)
     given = unit(rows)
     cosines = given @ given.T
     np.fill_diagonal(cosines, -2)
     nearest = np.argsort(-cosines, axis=1)[:, :4]
-    weights = np.maximum(np.take_along_axis(cosines, nearest, axis=1), 0) ** 3
+    weights = np.maximum(np.take_along_axis(cosines, nearest, axis=1), 0)
     moved = given + (weights[:, :, None] * given[nearest]).sum(axis=1)
     np.testing.assert_allclose(index.vectors, unit(moved), atol=1e-6)
     late = index.add(rows[:1])

@@ -53,9 +53,10 @@ def test_late_interaction_by_hand(gallery):
     photo = photo_of(gallery[3])
     table = np.einsum("qd,cnd->cnq", photo.vectors, gallery, dtype=np.float64)
     table -= table.mean(axis=(0, 1))
-    found = score_candidates(photo, gallery, place_positions((10, 10)), MatchOptions(late_share=0.5))
+    found = score_candidates(photo, gallery, place_positions((10, 10)), MatchOptions(late_share=0.5, n_guided=0))
     np.testing.assert_allclose(found.late, table.max(axis=2).mean(axis=1), rtol=1e-4)
     np.testing.assert_allclose(found.scores, found.aligned + 0.5 * found.late, rtol=1e-6)
+    assert not found.guided.any()
 
 
 def test_best_turn_counts(gallery):
@@ -65,7 +66,21 @@ def test_best_turn_counts(gallery):
     both = score_candidates(turns, gallery, positions)
     alone = [score_candidates(turn, gallery, positions) for turn in turns]
     assert both.turns[[0, 4]].tolist() == [0, 1]
-    np.testing.assert_allclose(both.scores, np.maximum(alone[0].scores, alone[1].scores))
+    np.testing.assert_allclose(both.aligned[[0, 4]], [alone[0].aligned[0], alone[1].aligned[4]])
+    np.testing.assert_allclose(both.scores[[0, 4]], [alone[0].scores[0], alone[1].scores[4]])
+
+
+def test_the_best_are_looked_at_again(gallery):
+    """Guided matching adds to the best candidates only, most to the one that is there, and reorders no others."""
+    photo, positions = photo_of(gallery[5]), place_positions((10, 10))
+    plain = score_candidates(photo, gallery, positions, MatchOptions(n_guided=0))
+    found = score_candidates(photo, gallery, positions, MatchOptions(n_guided=3, guided_share=2.0))
+    best = np.argsort(-plain.scores)[:3]
+    assert set(np.flatnonzero(found.guided)) <= set(best.tolist())
+    assert found.guided.argmax() == 5
+    assert found.guided[5] > 0.3
+    np.testing.assert_allclose(found.scores, plain.scores + 2 * found.guided, rtol=1e-5)
+    assert set(np.argsort(-found.scores)[:3].tolist()) == set(best.tolist())
 
 
 def test_same_again_and_in_blocks(gallery, monkeypatch):

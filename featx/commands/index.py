@@ -50,6 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--whiten", type=int, metavar="N", help="PCA-whiten to N components, learned on the store (default: not)"
     )
     vectors.add_argument(
+        "--whiten-power", type=float, default=0.5, metavar="P",
+        help="of the standard deviations that components are divided by; 1 is the usual whitening (default: 0.5)",
+    )  # fmt: skip
+    vectors.add_argument(
         "--augment", type=int, default=0, metavar="N",
         help="replace each vector by the mean of itself and its N nearest (default: 0)",
     )  # fmt: skip
@@ -82,6 +86,7 @@ def run(
     layer: str | None,
     layer_weights: str | None,
     whiten: int | None,
+    whiten_power: float,
     augment: int,
     keep_places: str | None,
     recall: str | None,
@@ -101,7 +106,7 @@ def run(
 
     if update:
         texts = (layer, layer_weights, whiten, keep_places, recall, memory, factory)
-        others = (overwrite, augment, thumbnails, seed, *(text is not None for text in texts))
+        others = (overwrite, augment, thumbnails, seed, whiten_power != 0.5, *(text is not None for text in texts))
         return _update(store, out, others, compute_options(engine, device, batch_size, workers), as_json=as_json)
     if thumbnails < 0 or augment < 0:
         raise UsageError(f"--thumbnails {thumbnails} and --augment {augment}: neither can be negative; 0 is none")
@@ -123,6 +128,7 @@ def run(
         index = build_index(
             opened, layer,
             thumbnail_size=thumbnails, allow_random=allow_random, layer_weights=weights, whiten=whiten,
+            whiten_power=whiten_power,
             keep_places=keep_places, compute=compute, augment=augment, recall=recall, memory=limit, factory=factory,
             seed=seed, folder=target.parent, on_step=None if as_json else _show,
         )  # fmt: skip

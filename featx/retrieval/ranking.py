@@ -76,7 +76,8 @@ def rank(
     steps : RankingSteps
         What to do besides.
     where : ndarray of bool, shape (n,), optional
-        Rows that may be found.
+        Rows that may be found. Neighbours that a query is expanded by may be others: they are no answers, and the more
+        there are to choose from, the better they are.
     without : sequence of sequences of int, optional
         For each query, rows that it is made of: they are neither found, nor are they neighbours that it is expanded by.
     exact : bool
@@ -92,16 +93,16 @@ def rank(
     """
     named = [[] for _ in vectors] if without is None else [list(rows) for rows in without]
 
-    def search(queries: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray]:
+    def search(queries: np.ndarray, depth: int, among: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         n_more = max((len(rows) for rows in named), default=0)
-        found = index.search_vectors(queries, depth + n_more, where=where, exact=exact)
+        found = index.search_vectors(queries, depth + n_more, where=among, exact=exact)
         return _left_out(found.rows, found.scores, named, depth)
 
     if steps.expand:
-        rows, scores = search(vectors, steps.expand)
+        rows, scores = search(vectors, steps.expand, None)
         neighbours = np.stack([index.take(np.maximum(its_rows, 0)) for its_rows in rows])
         vectors = expand_queries(vectors, neighbours, scores, alpha=steps.alpha)
-    rows, scores = search(vectors, max(k, steps.n_candidates) if steps.reciprocal else k)
+    rows, scores = search(vectors, max(k, steps.n_candidates) if steps.reciprocal else k, where)
     if steps.reciprocal:
         for query, its_rows, its_scores in zip(vectors, rows, scores, strict=True):
             n_first = int((its_rows[: steps.n_candidates] >= 0).sum())

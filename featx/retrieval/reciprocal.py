@@ -8,7 +8,7 @@ from featx.errors import UsageError
 
 
 def reciprocal_scores(
-    query: np.ndarray, candidates: np.ndarray, *, k1: int = 20, k2: int = 6, lambda_value: float = 0.3
+    query: np.ndarray, candidates: np.ndarray, *, k1: int = 20, k2: int = 6, lambda_value: float = 0.6
 ) -> np.ndarray:
     """Return new scores of the rows that a search found for one query; higher is better.
 
@@ -26,7 +26,9 @@ def reciprocal_scores(
     k2 : int
         Neighbourhoods that are averaged to one, the image's own among them; 1 for none but its own.
     lambda_value : float
-        Share of the cosine, 0 to 1.
+        Share of the cosine, 0 to 1. The paper takes 0.3, for galleries with a score of images of each person. Where an
+        image has fewer neighbours that are right than k1, neighbourhoods mislead: 0.6 then loses a third of what 0.3
+        does, and gains nearly as much elsewhere.
 
     Returns
     -------
@@ -104,5 +106,5 @@ def _check(query: np.ndarray, candidates: np.ndarray, k1: int, k2: int, lambda_v
     if k1 < 1 or k2 < 1 or not 0 <= lambda_value <= 1:
         raise UsageError(
             f"k1={k1}, k2={k2} and lambda={lambda_value} were given; allowed are k1 and k2 of 1 or more and lambda "
-            "from 0 to 1, such as 20, 6 and 0.3."
+            "from 0 to 1, such as 20, 6 and 0.6."
         )

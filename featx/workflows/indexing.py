@@ -58,6 +58,7 @@ def build_index(
     allow_random: bool = False,
     layer_weights: Sequence[float] | None = None,
     whiten: int | None = None,
+    whiten_power: float = 0.5,
     keep_places: str | None = None,
     compute: ComputeOptions | None = None,
     **options: Any,
@@ -79,6 +80,8 @@ def build_index(
         What each of several layers counts; all alike by default.
     whiten : int, optional
         Components of a PCA-whitening that is learned on the store.
+    whiten_power : float
+        Of the standard deviations that components are divided by: 1 is the usual whitening, 0.5 a softer one.
     keep_places : str, optional
         Layer whose map is kept, compressed, for re-ranking (see `featx.workflows.kept_places`): of the original
         pictures, or as the store has it where these are gone. ``none`` for no layer; by default one whose map the
@@ -119,7 +122,7 @@ def build_index(
             **places,
         },
         arrays=arrays | place_arrays,
-        embedding=Embedding(features.widths, weights=layer_weights, whiten=whiten),
+        embedding=Embedding(features.widths, weights=layer_weights, whiten=whiten, whiten_power=whiten_power),
         **options,
     )
 
