@@ -8,7 +8,8 @@ network's own view) and mirror images of all pictures below DATA. The rest is dr
 combination of the differences between its 16 nearest neighbours and their mean, with the variance that these have,
 negative values set to 0 as the network's last activation does. Whether local geometry matches is printed: ratio of the
 distances to the 10th and the first neighbour, and the local dimension (Levina and Bickel 2004), of real and of drawn
-rows among as many. Queries are real, and neither in the store nor neighbours that anything was drawn from.
+rows among as many. Queries are in the store neither, nor was anything drawn from them: as many real and drawn ones,
+in proportion, as the rows are; and real ones alone, which are of another kind than most rows are.
 
 `featx index` runs as a process of its own, whose peak memory is told. The baseline is FAISS' flat search
 (``IndexFlatIP``) over the same vectors in memory, on the same threads.
@@ -50,13 +51,19 @@ def main() -> int:
     real = real_vectors(arguments, folder / "real.npy")
     rng = np.random.default_rng(arguments.seed)
     order = rng.permutation(len(real))
-    queries, own = real[np.sort(order[:N_QUERIES])], real[np.sort(order[N_QUERIES:])][: arguments.rows]
+    fresh, own = real[np.sort(order[:N_QUERIES])], real[np.sort(order[N_QUERIES:])][: arguments.rows]
     n_drawn = arguments.rows - len(own)
+    neighbours = neighbours_of(own)
     vectors = folder / f"vectors_{arguments.rows}.npy"
     if not vectors.exists():
-        write_vectors(vectors, own, n_drawn, rng)
+        write_vectors(vectors, own, neighbours, n_drawn, rng)
     rows = np.load(vectors, mmap_mode="r")
-    print(f"{arguments.rows} vectors of {WIDTH}: {len(own)} real, {n_drawn} drawn; {len(queries)} fresh queries")
+    n_fresh_drawn = round(N_QUERIES * n_drawn / arguments.rows)
+    alike = np.concatenate([
+        fresh[: N_QUERIES - n_fresh_drawn],
+        drawn(own, neighbours, n_fresh_drawn, np.random.default_rng(arguments.seed + 1)),
+    ])  # fmt: skip
+    print(f"{arguments.rows} vectors of {WIDTH}: {len(own)} real, {n_drawn} drawn")
     print_geometry(own, rows[len(own) :], rng)
     store, index = folder / f"store_{arguments.rows}.h5", folder / f"store_{arguments.rows}.index"
     if not store.exists():
@@ -68,7 +75,7 @@ def main() -> int:
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     print(f"featx index --recall {arguments.recall} --memory {arguments.memory}: {time.perf_counter() - started:.0f} s,"
           f" peak {peak / 1e9:.2f} GB, store {store.stat().st_size / 1e9:.2f} GB")  # fmt: skip
-    report(json.loads(done.stdout), index, rows, queries)
+    report(json.loads(done.stdout), index, rows, {"like the rows": alike, "real": fresh})
     return 0
 
 
@@ -115,12 +122,11 @@ def random_view(rng: np.random.Generator) -> View:
     return View(span=float(rng.uniform(0.35, 1.1)), place=place, mirrored=bool(rng.integers(2)))
 
 
-def write_vectors(path: Path, own: np.ndarray, n_drawn: int, rng: np.random.Generator) -> None:
+def write_vectors(path: Path, own: np.ndarray, neighbours: np.ndarray, n_drawn: int, rng: np.random.Generator) -> None:
     """Write real rows, then drawn ones."""
     partial = path.with_suffix(".partial")
     rows = np.lib.format.open_memmap(partial, "w+", np.float32, (len(own) + n_drawn, WIDTH))
     rows[: len(own)] = own
-    neighbours = neighbours_of(own)
     for start in range(len(own), len(rows), BLOCK):
         rows[start : start + BLOCK] = drawn(own, neighbours, min(BLOCK, len(rows) - start), rng)
     rows.flush()
@@ -190,38 +196,29 @@ def write_store(path: Path, rows: np.ndarray) -> None:
     partial.rename(path)
 
 
-def report(built: dict, path: Path, rows: np.ndarray, queries: np.ndarray) -> None:
+def report(built: dict, path: Path, rows: np.ndarray, queries: dict[str, np.ndarray]) -> None:
     """Print the recall on fresh queries, and queries a second beside flat search."""
     chosen = built["tuning"]["chosen"]
     low, high = chosen["interval"]
     print(f"kept {chosen['factory']} {chosen['parameters']}: promised {chosen['recall']:.4f} ({low:.4f} to {high:.4f})")
     index = ImageIndex.load(path)
-    exact, n_flat = exact_ids(rows, queries)
-    found = index.search(queries, K).ids
-    hits = np.array([len(np.intersect1d(one, other)) for one, other in zip(found, exact, strict=True)]) / K
-    half = 1.96 * hits.std() / np.sqrt(len(hits))
-    low, high = hits.mean() - half, hits.mean() + half
-    print(f"measured {hits.mean():.4f} ({low:.4f} to {high:.4f}) on {len(hits)} fresh queries")
-    for threads in (1, None):
-        with threadpool_limits(limits=threads):
-            ours = speed(lambda: index.search(queries, K), len(queries))
-        flat = n_flat[threads]
-        print(f"{threads or 'all'} threads: {ours:.0f} queries/s, flat {flat:.1f}: {ours / flat:.0f} times")
-
-
-def exact_ids(rows: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, dict[int | None, float]]:
-    """Return the nearest rows of each query by FAISS' flat search, and its queries a second by number of threads."""
     flat = faiss.IndexFlatIP(WIDTH)
     for start in range(0, len(rows), BLOCK):
         flat.add(normalised(rows[start : start + BLOCK]))
-    asked = normalised(queries)
-    found = flat.search(asked, K)[1]
-    speeds = {}
+    for name, asked in queries.items():
+        exact, found = flat.search(normalised(asked), K)[1], index.search(asked, K).ids
+        hits = np.array([len(np.intersect1d(one, other)) for one, other in zip(found, exact, strict=True)]) / K
+        half = 1.96 * hits.std() / np.sqrt(len(hits))
+        low, high = hits.mean() - half, hits.mean() + half
+        print(f"measured {hits.mean():.4f} ({low:.4f} to {high:.4f}) on {len(hits)} fresh queries, {name}")
+    asked = next(iter(queries.values()))
+    unit = normalised(asked)
     for threads in (1, None):
         with threadpool_limits(limits=threads):
-            number = 200 if threads else len(asked)
-            speeds[threads] = speed(lambda number=number: flat.search(asked[:number], K), number)
-    return found, speeds
+            ours, theirs = (
+                speed(search, len(asked)) for search in (lambda: index.search(asked, K), lambda: flat.search(unit, K))
+            )
+        print(f"{threads or 'all'} threads: {ours:.0f} queries/s, flat {theirs:.1f}: {ours / theirs:.0f} times")
 
 
 def normalised(rows: np.ndarray) -> np.ndarray:

@@ -200,7 +200,7 @@ def staged(
     photo_views: slice,
     options: MatchOptions | None = None,
     *,
-    turns: slice = slice(0, 1),  # noqa: B008 (slices do not change)
+    turns: slice = slice(0, 1),
     only_late: bool = False,
     bits: int = 8,
 ) -> Step:

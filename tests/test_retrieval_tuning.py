@@ -9,8 +9,7 @@ import pytest
 
 from featx.errors import UsageError
 from featx.retrieval.candidate_structures import candidate_structures, n_cells
-from featx.retrieval.exact_neighbours import exact_neighbours
-from featx.retrieval.scanning import proposed_places
+from featx.retrieval.scanning import nearest_places, proposed_places
 from featx.retrieval.structures import SearchParameters
 from featx.retrieval.sweeping import mean_interval, recall_by_candidates
 from featx.retrieval.trials import Trial, Tuning, with_front
@@ -92,7 +91,7 @@ def test_exact_neighbours_are_numpys(vectors, tmp_path):
     without = np.array([0, 1, 2, 1999, 2000, 5999])
     queries = vectors[without]
     for given in ((), without):
-        found, scores = exact_neighbours(queries, rows, 25, np.array(given, dtype=np.int64))
+        found, scores = nearest_places(queries, rows, 25, np.delete(np.arange(len(rows)), given))
         expected, expected_scores = brute_force(queries, vectors, 25, given)
         np.testing.assert_array_equal(found, expected)
         np.testing.assert_array_equal(scores, expected_scores)
@@ -105,7 +104,7 @@ def test_exact_neighbours_break_ties_by_row():
     few /= np.linalg.norm(few, axis=1, keepdims=True)
     vectors = few[random.integers(0, 5, 3000)]
     queries = np.concatenate([few, np.zeros((1, 8), np.float32)])
-    found, scores = exact_neighbours(queries, VectorRows([vectors]), 60)
+    found, scores = nearest_places(queries, VectorRows([vectors]), 60)
     expected, expected_scores = brute_force(queries, vectors, 60)
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(scores, expected_scores)
@@ -113,7 +112,7 @@ def test_exact_neighbours_break_ties_by_row():
 
 def test_exact_neighbours_can_be_all_rows(vectors):
     """As many as there are can be asked for."""
-    found, _ = exact_neighbours(vectors[:3], VectorRows([vectors[:50]]), 48, np.array([4, 7]))
+    found, _ = nearest_places(vectors[:3], VectorRows([vectors[:50]]), 48, np.delete(np.arange(50), [4, 7]))
     np.testing.assert_array_equal(found, brute_force(vectors[:3], vectors[:50], 48, [4, 7])[0])
 
 

@@ -62,15 +62,7 @@ class Archive:
         StoreError
             When the bytes are not those that were written.
         """
-        self._require(name)
-        try:
-            with zipfile.ZipFile(self.path) as zip_file:
-                data = zip_file.read(name)
-        except DAMAGE as error:
-            raise _damaged(self.path, f"part {name!r} cannot be read ({error})") from error
-        if len(data) != self.parts[name] or digest_of(data) != self._digests[name]:
-            raise _damaged(self.path, f"part {name!r} does not match its digest")
-        return data
+        return b"".join(self._checked_blocks(name))
 
     def map(self, name: str) -> np.ndarray:
         """Return the bytes of one part as they lie in the file, uint8, after comparing them with their digest.
@@ -107,24 +99,25 @@ class Archive:
         StoreError
             When the bytes are not those that were written.
         """
-        self._require(name)
+        return sum(len(block) for block in self._checked_blocks(name))
+
+    def _checked_blocks(self, name: str) -> Iterator[bytes]:
+        """Yield the bytes of a part, and raise at the end where they are not those that were written."""
+        if name not in self.parts:
+            raise UsageError(
+                f"{self.path} has no part {name!r}; it has {', '.join(self.parts) or 'none'}. Ask for one of those."
+            )
         digest, n_bytes = hashlib.blake2b(digest_size=16), 0
         try:
             with zipfile.ZipFile(self.path) as zip_file, zip_file.open(name) as stream:
                 while block := stream.read(BLOCK_BYTES):
                     digest.update(block)
                     n_bytes += len(block)
+                    yield block
         except DAMAGE as error:
             raise _damaged(self.path, f"part {name!r} cannot be read ({error})") from error
         if n_bytes != self.parts[name] or digest.hexdigest() != self._digests[name]:
             raise _damaged(self.path, f"part {name!r} does not match its digest")
-        return n_bytes
-
-    def _require(self, name: str) -> None:
-        if name not in self.parts:
-            raise UsageError(
-                f"{self.path} has no part {name!r}; it has {', '.join(self.parts) or 'none'}. Ask for one of those."
-            )
 
 
 def read_archive(path: str | Path, kind: str) -> Archive:

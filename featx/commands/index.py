@@ -192,20 +192,25 @@ def _as_json(index: ImageIndex, out: str) -> dict[str, Any]:
 
 def _as_text(index: ImageIndex, out: str) -> str:
     from featx.workflows.indexing import index_spec
+    from featx.workflows.kept_places import KeptPlaces
 
     tuning = index.tuning
     how = "exact search" if tuning is None or index.structure is None else f"search by {tuning.chosen.factory}"
     n_bytes = Path(out).stat().st_size
     lines = [] if tuning is None else _tuning_lines(tuning)
     lines.append(f"{out}: {count(len(index), 'image')} by {index_spec(index).key}, {how}, {n_bytes / 1e6:.1f} MB")
-    if index.growth.distortion is None and tuning is not None and index.structure is None:
-        lines.append(f"note: {tuning.reason}")
+    kept = KeptPlaces.of_index(index)
+    if kept is not None:
+        seen = "whole pictures" if kept.views == "whole" else "the store's maps"
+        lines.append(f"places of {kept.layer}, from {seen}: {kept.bytes_per_image / 1000:.1f} kB an image")
     return "\n".join([*lines, f"next: featx query {shlex.quote(out)} IMAGE..."])
 
 
 def _tuning_lines(tuning: Tuning) -> list[str]:
     """Return what was tried as a table: the Pareto front of recall, speed and memory, and the choice."""
     wish = tuning.wish
+    if not tuning.n_queries:
+        return [f"kept: {tuning.reason}"]
     shown = [trial for trial in tuning.trials if trial.on_front or trial == tuning.chosen]
     header = (
         "", "structure", "search", f"recall@{wish.k}", "95 % interval", "queries/s, 1 thread", "all threads",

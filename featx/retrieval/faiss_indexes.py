@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featx.retrieval.search import _import_faiss
+from featx.retrieval.faiss_library import import_faiss
 
 if TYPE_CHECKING:
     from featx.retrieval.structures import SearchParameters
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def transforms(index: Any) -> list[Any]:
     """Return what is done to vectors before they reach the index proper, in order."""
-    faiss = _import_faiss()
+    faiss = import_faiss()
     if not isinstance(index, faiss.IndexPreTransform):
         return []
     return [faiss.downcast_VectorTransform(index.chain.at(i)) for i in range(index.chain.size())]
@@ -23,7 +23,7 @@ def transforms(index: Any) -> list[Any]:
 
 def innermost(index: Any) -> Any:
     """Return the index behind all transforms."""
-    faiss = _import_faiss()
+    faiss = import_faiss()
     while isinstance(index, faiss.IndexPreTransform):
         index = faiss.downcast_index(index.index)
     return index
@@ -32,24 +32,24 @@ def innermost(index: Any) -> Any:
 def inverted_file(index: Any) -> Any | None:
     """Return the inverted file behind all transforms; None where there is none."""
     inner = innermost(index)
-    return inner if isinstance(inner, _import_faiss().IndexIVF) else None
+    return inner if isinstance(inner, import_faiss().IndexIVF) else None
 
 
 def is_graph(index: Any) -> bool:
     """Return whether the index behind all transforms is a graph."""
-    return isinstance(innermost(index), _import_faiss().IndexHNSW)
+    return isinstance(innermost(index), import_faiss().IndexHNSW)
 
 
 def can_filter(index: Any) -> bool:
     """Return whether a search can leave places out itself. Flat fast scan cannot, IVF with fast scan can."""
-    faiss = _import_faiss()
+    faiss = import_faiss()
     kinds = (faiss.IndexFlat, faiss.IndexScalarQuantizer, faiss.IndexHNSW, faiss.IndexIVF)
     return isinstance(innermost(index), kinds)
 
 
 def faiss_parameters(index: Any, parameters: SearchParameters, n: int, selector: Any | None) -> Any | None:
     """Return the parameters of one search for n places, in the class that the index wants."""
-    faiss = _import_faiss()
+    faiss = import_faiss()
     given = {} if selector is None else {"sel": selector}
     if isinstance(index, faiss.IndexPreTransform):
         inner = faiss_parameters(faiss.downcast_index(index.index), parameters, n, selector)
@@ -77,7 +77,7 @@ def kept_of(index: Any, vectors: np.ndarray) -> np.ndarray | None:
     -------
     ndarray of float32, shape (n, d), or None
     """
-    faiss = _import_faiss()
+    faiss = import_faiss()
     chain, inner = transforms(index), innermost(index)
     reduced = vectors
     for transform in chain:
@@ -98,7 +98,7 @@ def kept_of(index: Any, vectors: np.ndarray) -> np.ndarray | None:
 
 
 def _decoded(index: Any, vectors: np.ndarray) -> np.ndarray | None:
-    if isinstance(index, _import_faiss().IndexFlat):
+    if isinstance(index, import_faiss().IndexFlat):
         return None
     return index.sa_decode(index.sa_encode(vectors))
 

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featx.retrieval.search import best_of, n_search_threads, nearest
+from featx.retrieval.faiss_library import import_faiss, n_search_threads
+from featx.retrieval.search import best_of, nearest, rounding_of
 
 if TYPE_CHECKING:
     from featx.retrieval.structures import Structure
     from featx.retrieval.tuning import Tuning
     from featx.retrieval.vector_rows import VectorRows
 
-_BLOCK_BYTES = 64 * 2**20
+_BLOCK_BYTES = 32 * 2**20
+_SLACK = 32  # candidates more than asked for
 _FEWEST_THREADS = 2
 
 
@@ -42,17 +44,46 @@ def nearest_places(
     """
     if places is None and vectors.in_memory:
         return nearest(queries, vectors.as_array(), k)
-    best_found = np.empty((len(queries), 0), np.int64)
-    best_scores = np.empty((len(queries), 0), np.float32)
+    n_places = len(vectors) if places is None else len(places)
+    candidates, approximate = _best_by_faiss(queries, vectors, min(k + _SLACK, n_places), places)
+    found, scores = best_proposed(queries, vectors, candidates, k)
+    # As in `nearest`: one that FAISS left out might still belong to the k best, because of rounding or many ties.
+    in_doubt = approximate[:, -1] + rounding_of(queries) >= scores[:, -1]
+    if candidates.shape[1] < n_places and in_doubt.any():
+        found[in_doubt], scores[in_doubt] = _nearest_by_blocks(queries[in_doubt], vectors, k, places)
+    return found, scores
+
+
+def _best_by_faiss(
+    queries: np.ndarray, vectors: VectorRows, n: int, places: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the n best places of each query by FAISS' own scores, and these, best first; in one pass by blocks."""
+    faiss, queries = import_faiss(), np.ascontiguousarray(queries)
+    best, best_scores = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
+    for numbers, block in _blocks(vectors, places):
+        scores, found = faiss.knn(queries, block, min(n, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
+        best, best_scores = _merged(best, best_scores, numbers[found], scores, n)
+    return best, best_scores
+
+
+def _nearest_by_blocks(
+    queries: np.ndarray, vectors: VectorRows, k: int, places: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `nearest_places` does, with an exact search of each block: slower, and right however many tie."""
+    best, best_scores = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
     for numbers, block in _blocks(vectors, places):
         found, scores = nearest(queries, block, min(k, len(block)))
-        best_found = np.concatenate([best_found, numbers[found]], axis=1)
-        best_scores = np.concatenate([best_scores, scores], axis=1)
-        # Blocks come in the order of places, and a stable sort keeps that order among equal scores.
-        order = np.argsort(-best_scores, axis=1, kind="stable")[:, :k]
-        best_found = np.take_along_axis(best_found, order, axis=1)
-        best_scores = np.take_along_axis(best_scores, order, axis=1)
-    return best_found, best_scores
+        best, best_scores = _merged(best, best_scores, numbers[found], scores, k)
+    return best, best_scores
+
+
+def _merged(
+    best: np.ndarray, best_scores: np.ndarray, found: np.ndarray, scores: np.ndarray, n: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the n best of both; blocks come in the order of places, and a stable sort keeps it among equal scores."""
+    best, best_scores = np.concatenate([best, found], axis=1), np.concatenate([best_scores, scores], axis=1)
+    order = np.argsort(-best_scores, axis=1, kind="stable")[:, :n]
+    return np.take_along_axis(best, order, axis=1), np.take_along_axis(best_scores, order, axis=1)
 
 
 def best_proposed(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from featx.retrieval.faiss_library import import_faiss
 
 _QUERIES_PER_BLOCK = 256
 _ROWS_PER_BLOCK = 4096
@@ -82,14 +83,14 @@ def nearest(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarra
             found_scores, found = _search_faiss(queries[rows], vectors, n_candidates)
             for row, approximate, candidates in zip(rows, found_scores, found, strict=True):
                 ids[row], scores[row] = best_of(queries[row], vectors, candidates, k)
-                if n_candidates < len(vectors) and approximate[-1] + _rounding(vectors) >= scores[row, -1]:
+                if n_candidates < len(vectors) and approximate[-1] + rounding_of(vectors) >= scores[row, -1]:
                     undecided.append(int(row))
         waiting = np.array(undecided, dtype=np.int64)
         n_candidates = min(2 * n_candidates, len(vectors))
     return ids, scores
 
 
-def _rounding(vectors: np.ndarray) -> float:
+def rounding_of(vectors: np.ndarray) -> float:
     """Return how far a float32 dot product of vectors of length 1 may lie from ours (Higham 2002, section 3.1).
 
     Twice the unit roundoff for each of d products, and a few more for the rounding of lengths and of our result.
@@ -132,19 +133,6 @@ def _score(query: np.ndarray, vectors: Any, rows: np.ndarray) -> np.ndarray:
 
 def _search_faiss(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Return FAISS' own scores and ids; its flat search without an index object, so that vectors stay plain arrays."""
-    faiss = _import_faiss()
+    faiss = import_faiss()
     scores, ids = faiss.knn(np.ascontiguousarray(queries), vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
     return scores, ids
-
-
-def n_search_threads() -> int:
-    """Return how many threads a search takes: as many as FAISS, which threadpoolctl and OMP_NUM_THREADS can limit."""
-    return int(_import_faiss().omp_get_max_threads())
-
-
-def _import_faiss() -> Any:
-    with warnings.catch_warnings():
-        # SWIG's own types warn on import from Python 3.12 on.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        import faiss
-    return faiss

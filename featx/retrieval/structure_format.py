@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from featx.errors import StoreError
-from featx.retrieval.search import _import_faiss
+from featx.retrieval.faiss_library import import_faiss
 
 _MAGIC = b"featx-structure1"
 _COUNTS = "<qq"  # bytes of the factory's name, and places that follow it
@@ -29,7 +29,7 @@ def write_parts(file: Any, factory: str, index: Any, places: np.ndarray | None) 
     places : ndarray of int64, shape (n,), or None
         Place of each vector; None where they are in order.
     """
-    faiss = _import_faiss()
+    faiss = import_faiss()
     name = factory.encode()
     content = np.empty(0, "<i8") if places is None else places.astype("<i8")
     file.write(_MAGIC + struct.pack(_COUNTS, len(name), len(content)) + name)
@@ -45,7 +45,7 @@ def read_parts(file: BinaryIO) -> tuple[str, Any, np.ndarray | None]:
     StoreError
         When these bytes are something else, or damaged as far as can be seen.
     """
-    faiss = _import_faiss()
+    faiss = import_faiss()
     head = file.read(len(_MAGIC) + struct.calcsize(_COUNTS))
     if len(head) < len(_MAGIC) + struct.calcsize(_COUNTS) or not head.startswith(_MAGIC):
         raise _damaged("these bytes are no structure that featx wrote")

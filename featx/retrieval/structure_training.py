@@ -10,8 +10,8 @@ from threadpoolctl import threadpool_limits
 
 from featx.errors import UsageError
 from featx.retrieval.faiss_indexes import innermost, inverted_file, is_graph, transforms
+from featx.retrieval.faiss_library import import_faiss
 from featx.retrieval.principal_components import PrincipalComponents, fit_components
-from featx.retrieval.search import _import_faiss
 
 if TYPE_CHECKING:
     from featx.retrieval.vector_rows import VectorRows
@@ -54,7 +54,7 @@ def trained_index(
     UsageError
         For a factory that FAISS does not know, or that needs more vectors.
     """
-    faiss = _import_faiss()
+    faiss = import_faiss()
     shuffled = np.random.default_rng(seed).permutation(rows)
     n_components, index = _made(faiss, vectors.width, factory)
     width = n_components or vectors.width
@@ -87,7 +87,7 @@ def check_factory(factory: str, width: int) -> None:
     UsageError
         With examples of what FAISS knows.
     """
-    _made(_import_faiss(), width, factory)
+    _made(import_faiss(), width, factory)
 
 
 def _made(faiss: Any, width: int, factory: str) -> tuple[int, Any]:
@@ -130,7 +130,7 @@ def _sample_size(index: Any, factory: str, n_rows: int, width: int, memory: int 
 def _quantizers(index: Any) -> list[Any]:
     """Return the product quantizers in an index."""
     inner = innermost(index)
-    holders = [inner, _import_faiss().downcast_index(inner.storage)] if is_graph(inner) else [inner]
+    holders = [inner, import_faiss().downcast_index(inner.storage)] if is_graph(inner) else [inner]
     return [holder.pq for holder in holders if hasattr(holder, "pq")]
 
 

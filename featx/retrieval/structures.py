@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from featx.errors import UsageError
 from featx.retrieval.faiss_indexes import can_filter, faiss_parameters, inverted_file, is_graph, kept_of, row_ranges
-from featx.retrieval.search import _import_faiss
+from featx.retrieval.faiss_library import import_faiss
 from featx.retrieval.structure_format import ByteCounter, read_parts, write_parts
 from featx.retrieval.structure_training import trained_index
 
@@ -218,7 +218,7 @@ class Structure:
     def _search(
         self, queries: np.ndarray, n: int, parameters: SearchParameters, removed: np.ndarray | None
     ) -> np.ndarray:
-        faiss = _import_faiss()
+        faiss = import_faiss()
         selector = None
         if removed is not None:
             selector = faiss.IDSelectorBitmap(np.packbits(~removed, bitorder="little"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from featx.errors import UsageError
-from featx.retrieval.exact_neighbours import exact_neighbours
+from featx.retrieval.scanning import nearest_places
 from featx.retrieval.structure_training import check_factory
 from featx.retrieval.structures import Structure
 from featx.retrieval.sweeping import speeds
@@ -99,7 +99,7 @@ def _flat_only(vectors: VectorRows, wish: RecallWish, memory: int | None) -> Tun
     """Return the tuning of so few vectors that nothing else is tried."""
     queries = vectors.take(np.arange(min(256, len(vectors))))
     k = min(wish.k, len(vectors))
-    one, every = speeds(lambda batch: exact_neighbours(batch, vectors, k), queries, 0.05)
+    one, every = speeds(lambda batch: nearest_places(batch, vectors, k), queries, 0.05)
     trial = flat_trial(vectors, wish, memory, one, every)
     reason = f"exact search: {len(vectors)} vectors are too few for anything else to be worth while"
     return Tuning(wish, memory, 0, (trial,), trial, reason)

@@ -13,8 +13,8 @@ from threadpoolctl import threadpool_limits
 
 from featx.errors import StoreError, UsageError
 from featx.retrieval.candidate_structures import Candidate, candidate_structures
-from featx.retrieval.exact_neighbours import exact_neighbours
 from featx.retrieval.principal_components import PrincipalComponents, fit_components
+from featx.retrieval.scanning import nearest_places
 from featx.retrieval.structures import SearchParameters, Structure, TooSlowError
 from featx.retrieval.sweeping import HeldOut, n_threads, speeds, sweep
 from featx.retrieval.trials import Trial, Tuning, with_front
@@ -99,7 +99,7 @@ class TuningRun:
         self.rows = np.sort(shuffled[n_queries:])
         queries = self.vectors.take(self.held)[np.argsort(np.argsort(drawn))]
         begun = time.perf_counter()
-        neighbours, _ = exact_neighbours(queries, self.vectors, self.wish.k, self.held)
+        neighbours, _ = nearest_places(queries, self.vectors, self.wish.k, self.rows)
         self.exact_seconds = time.perf_counter() - begun
         self.held_out = HeldOut(queries, neighbours)
 
@@ -116,11 +116,11 @@ class TuningRun:
         k = min(self.wish.k, len(few))
         with threadpool_limits(limits=1):
             begun = time.perf_counter()
-            exact_neighbours(queries[:64], few, k)
+            nearest_places(queries[:64], few, k)
             one = share * len(queries[:64]) / (time.perf_counter() - begun)
         every = len(queries) / self.exact_seconds
         if self.exact_seconds < _BELIEVED_SECONDS:
-            one, every = speeds(lambda batch: exact_neighbours(batch, self.vectors, k), queries, self.timing_seconds)
+            one, every = speeds(lambda batch: nearest_places(batch, self.vectors, k), queries, self.timing_seconds)
         flat = flat_trial(self.vectors, self.wish, self.memory, one, every)
         self.trials.append(flat)
         self.flat = flat

@@ -11,7 +11,16 @@ from featx.errors import StoreError
 from featx.images import ImageEntry
 from featx.retrieval.local_descriptors import LocalEncoder, fit_local_encoder
 from featx.workflows.originals import original_location
-from featx.workflows.picture_places import IMAGES_AT_ONCE, MOST_LEARNED, OWN, SEED, WHOLE, encoded, learned_encoder
+from featx.workflows.picture_places import (
+    BITS,
+    IMAGES_AT_ONCE,
+    MOST_LEARNED,
+    OWN,
+    SEED,
+    WHOLE,
+    encoded,
+    learned_encoder,
+)
 
 if TYPE_CHECKING:
     from featx.images import View
@@ -92,7 +101,7 @@ class KeptPlaces:
             kept = cls(str(described["layer"]), described["views"], encoder, index.arrays[_CODES], index.arrays[_SIZES])
         except (KeyError, TypeError) as error:
             raise StoreError(f"the places of an index cannot be read ({error}); build it again") from error
-        fits = kept.codes.ndim == 3 and kept.codes.dtype == np.uint8 and kept.codes.shape[2] == encoder.n_components
+        fits = kept.codes.ndim == 3 and kept.codes.dtype == np.uint8 and kept.codes.shape[2] == encoder.n_bytes
         if not fits or kept.sizes.shape != (len(kept.codes), 2) or kept.views not in _VIEWS_BY_NAME:
             raise StoreError("the places of an index do not fit each other; build it again")
         return kept
@@ -122,7 +131,7 @@ def places_of_store(store: FeatureStore, computer: PlaceComputer | None, layer: 
         maps = store.map(layer)
         chosen = np.sort(np.random.default_rng(SEED).permutation(rows)[:MOST_LEARNED])
         parts = np.array_split(chosen, -(-len(chosen) // IMAGES_AT_ONCE))
-        encoder = fit_local_encoder(np.asarray(maps[part]) for part in parts)
+        encoder = fit_local_encoder((np.asarray(maps[part]) for part in parts), bits=BITS)
     codes, sizes = places_of_rows(store, computer, encoder, layer, rows)
     return KeptPlaces(layer, "own" if computer is None else "whole", encoder, codes, sizes)
 

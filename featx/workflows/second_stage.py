@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from featx.retrieval import ImageIndex
     from featx.retrieval.local_descriptors import LocalEncoder
 
-_CORNERS = tuple(View(span=0.7, place=(down, across)) for down in (0.0, 1.0) for across in (0.0, 1.0))
-_QUERY_VIEWS = (*OWN, *_CORNERS)
+_PLACES = (0.0, 0.5, 1.0)
+_CLOSER = tuple(View(span=0.6, place=(down, across)) for down in _PLACES for across in _PLACES)
+_QUERY_VIEWS = (*OWN, *_CLOSER)
 _TURNS = (0, 1, 3)  # quarter turns of a query; nobody photographs things upside down
 
 
