@@ -7,7 +7,17 @@ import pytest
 from PIL import Image
 
 from featx.errors import UsageError
-from featx.images import CROP_MODES, INTERPOLATIONS, VIEWS, VIEWS_IN_WORDS, View, resize_and_crop, view_pixels, views_of
+from featx.images import (
+    CROP_MODES,
+    INTERPOLATIONS,
+    VIEWS,
+    VIEWS_IN_WORDS,
+    View,
+    resize_and_crop,
+    view_box,
+    view_pixels,
+    views_of,
+)
 
 SIZES = [(500, 375), (375, 500), (256, 256), (1024, 683), (300, 900), (60, 45), (97, 301)]
 GEOMETRY = {"size": (224, 224), "resize_size": (256, 256)}
@@ -174,3 +184,101 @@ def test_views_need_what_the_network_needs():
         view_pixels(Image.new("L", (9, 9)), closer, **GEOMETRY)
     with pytest.raises(UsageError, match="crop_mode 'round' is unknown"):
         view_pixels(Image.new("RGB", (9, 9)), closer, **GEOMETRY, crop_mode="round")
+
+
+PLACES = [(down, across) for down in (0.0, 0.5, 1.0) for across in (0.0, 0.5, 1.0)]
+SHOWN = {
+    "own": View(),
+    "wider": View(span=1 / 0.875),
+    "whole": View(span=8.0),
+    "a corner": View(place=(0, 1)),
+    **{f"closer at {place}": View(span=0.6, place=place) for place in PLACES},
+}
+N_CELLS = 8
+
+
+def coordinates(width, height):
+    """Return a picture whose red is the column and whose green is the row of each pixel, and whose blue is full."""
+    y, x = np.mgrid[:height, :width]
+    return Image.fromarray(np.stack([x, y, 0 * x + 255], axis=-1).astype(np.uint8))
+
+
+def cells_of(pixels):
+    """Return the mean colour of each of 8 x 8 cells of a view, and which cells are picture throughout."""
+    height, width, _ = pixels.shape
+    cells = pixels.astype(float).reshape(N_CELLS, height // N_CELLS, N_CELLS, width // N_CELLS, 3)
+    return cells.mean((1, 3)), cells[..., 2].min((1, 3)) > 250
+
+
+@pytest.mark.parametrize("crop_mode", CROP_MODES)
+@pytest.mark.parametrize("resize_size", [(72, 72), (64, 64)], ids=str)
+@pytest.mark.parametrize("size", [(250, 170), (170, 250), (240, 240), (255, 60)], ids=str)
+def test_a_box_is_what_the_view_shows(size, resize_size, crop_mode):
+    """On a picture of its own coordinates, each cell of a view shows what its place in the box says, to a pixel."""
+    picture, geometry = coordinates(*size), {"size": (64, 64), "resize_size": resize_size, "crop_mode": crop_mode}
+    middles = (np.arange(N_CELLS) + 0.5) / N_CELLS
+    for name, view in SHOWN.items():
+        (pixels,) = view_pixels(picture, [view], **geometry)
+        left, top, right, bottom = view_box(view, size, **geometry)
+        found, inside = cells_of(pixels)
+        across, down = (left + (right - left) * middles) * size[0], (top + (bottom - top) * middles) * size[1]
+        # A view's pixel is wider than the picture's where it is shrunk; the middle of column 0 is at 0.5.
+        for colour, wanted in ((0, across[None, :]), (1, down[:, None])):
+            apart = np.abs(found[..., colour] + 0.5 - wanted)[inside]
+            assert apart.max(initial=0) < 1, (name, apart.max())
+        # What the box says is outside is border, and nothing else is.
+        outside = ((across < 0) | (across > size[0]))[None, :] | ((down < 0) | (down > size[1]))[:, None]
+        assert not (outside & inside).any(), name
+        if crop_mode != "border":
+            assert inside.all(), name
+            assert min(left, top) >= -1e-6
+            assert max(right, bottom) <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("size", [(250, 170), (170, 250), (240, 240), (1, 300)], ids=str)
+def test_a_view_wider_than_the_picture_is_all_of_it(size):
+    """The box of a very wide view is the whole picture, whatever its shape, in every crop mode."""
+    for crop_mode in ("center", "squash"):
+        box = view_box(View(span=400.0), size, size=(64, 64), resize_size=(72, 72), crop_mode=crop_mode)
+        assert box == pytest.approx((0, 0, 1, 1), abs=1e-9)
+
+
+def test_a_box_by_hand():
+    """Of 256 x 256 the network takes 16 to 240; closer views lie at the edges; turning and mirroring keep the box."""
+    geometry = {"size": (224, 224), "resize_size": (256, 256)}
+    assert view_box(View(), (256, 256), **geometry) == pytest.approx((1 / 16, 1 / 16, 15 / 16, 15 / 16))
+    assert view_box(View(span=0.5, place=(0, 1)), (256, 256), **geometry) == pytest.approx((9 / 16, 0, 1, 7 / 16))
+    # 512 x 256: the middle 224 of 512 columns.
+    own = view_box(View(), (512, 256), **geometry)
+    assert own == pytest.approx((144 / 512, 1 / 16, 368 / 512, 15 / 16))
+    assert view_box(View(mirrored=True, quarter_turns=1), (512, 256), **geometry) == own
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_turned_views_are_turned_pixels(turns, mirrored):
+    """A view with quarter turns has the pixels of the view without, turned counter-clockwise, after any mirroring."""
+    picture = noisy(200, 150)
+    for view in SHOWN.values():
+        upright = View(view.span, view.place, mirrored)
+        turned = View(view.span, view.place, mirrored, turns)
+        found, wanted = view_pixels(picture, [turned, upright], size=(64, 64), resize_size=(72, 72))
+        np.testing.assert_array_equal(found, np.rot90(wanted, turns))
+
+
+@pytest.mark.parametrize("size", [(200, 150), (144, 288), (160, 160)], ids=str)
+def test_turned_views_are_views_of_the_turned_picture(size):
+    """A turned view is the view of the turned picture: in the middle the same one, at an edge that which went there."""
+    picture, geometry = noisy(*size), {"size": (64, 64), "resize_size": (72, 72)}
+    place_after = {0: lambda d, a: (d, a), 1: lambda d, a: (1 - a, d), 2: lambda d, a: (1 - d, 1 - a)}
+    place_after[3] = lambda d, a: (a, 1 - d)
+    for turns, moved in place_after.items():
+        turned_picture = picture.rotate(90 * turns, expand=True)
+        for span in (1.0, 0.6, 8.0):
+            views = [View(span, place, quarter_turns=turns) for place in PLACES]
+            after = [View(span, moved(*place)) for place in PLACES]
+            found = view_pixels(picture, views, **geometry).astype(int)
+            wanted = view_pixels(turned_picture, after, **geometry).astype(int)
+            difference = np.abs(found - wanted)
+            assert difference.max() <= 5  # rows before columns, or after: roundings differ
+            assert difference.mean() < 0.3

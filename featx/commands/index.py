@@ -203,6 +203,8 @@ def _as_text(index: ImageIndex, out: str) -> str:
     if kept is not None:
         seen = "whole pictures" if kept.views == "whole" else "the store's maps"
         lines.append(f"places of {kept.layer}, from {seen}: {kept.bytes_per_image / 1000:.1f} kB an image")
+        if kept.n_unread:
+            lines.append(f"note: {count(kept.n_unread, 'picture')} could not be read, and will come last in --rerank")
     return "\n".join([*lines, f"next: featx query {shlex.quote(out)} IMAGE..."])
 
 

@@ -131,6 +131,10 @@ def view_pixels(
     precision, and only the network's own view goes to the length that exactness takes.
     """
     check_geometry(image, size, resize_size, crop_mode, interpolation)
+    if size[0] != size[1] and any(view.quarter_turns % 2 for view in views):
+        raise UsageError(
+            f"views turned by 90° were asked for at {size[0]} x {size[1]} pixels; only squares can be turned"
+        )
     made: dict[View, np.ndarray] = {}
     pixels = np.empty((len(views), *size, 3), np.uint8)
     for row, view in zip(pixels, views, strict=True):

@@ -222,8 +222,10 @@ def _places(
     layer = next(iter(store.maps), None) if layer is None else layer
     if layer is None or layer == NO_PLACES:
         return {}, {}
-    if not _is_there(store) and layer in store.maps:
-        return places_of_store(store, None, layer).to_parts()
+    if not layer:
+        raise UsageError("keep_places is an empty name; give a layer, or none")
+    if not _is_there(store) and store.maps:
+        return places_of_store(store, None, store.map(layer).layer).to_parts()
     return places_of_store(store, _place_computer(spec, layer, compute), layer).to_parts()
 
 

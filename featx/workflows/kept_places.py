@@ -62,6 +62,11 @@ class KeptPlaces:
         return _VIEWS_BY_NAME[self.views]
 
     @property
+    def n_unread(self) -> int:
+        """Pictures that could not be read, and have no places."""
+        return int((~self.sizes.any(axis=1)).sum())
+
+    @property
     def bytes_per_image(self) -> int:
         """Bytes of one picture's places."""
         return int(self.codes[0].nbytes)
@@ -101,8 +106,9 @@ class KeptPlaces:
             kept = cls(str(described["layer"]), described["views"], encoder, index.arrays[_CODES], index.arrays[_SIZES])
         except (KeyError, TypeError) as error:
             raise StoreError(f"the places of an index cannot be read ({error}); build it again") from error
-        fits = kept.codes.ndim == 3 and kept.codes.dtype == np.uint8 and kept.codes.shape[2] == encoder.n_bytes
-        if not fits or kept.sizes.shape != (len(kept.codes), 2) or kept.views not in _VIEWS_BY_NAME:
+        fits = isinstance(kept.views, str) and kept.views in _VIEWS_BY_NAME and kept.sizes.dtype == np.int32
+        fits = fits and kept.codes.ndim == 3 and kept.codes.dtype == np.uint8 and kept.codes.shape[2] == encoder.n_bytes
+        if not fits or kept.sizes.shape != (len(kept.codes), 2):
             raise StoreError("the places of an index do not fit each other; build it again")
         return kept
 

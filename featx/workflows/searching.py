@@ -143,8 +143,9 @@ def query_images(
     where : ndarray of bool, shape (n,), optional
         Rows that may be found.
     rerank : bool
-        Order the first ``steps.n_candidates`` anew by `featx.workflows.second_stage`, for the same object photographed
-        differently. Scores are then those of the second stage.
+        Order the first ``steps.n_candidates``, and no fewer than `k`, anew by `featx.workflows.second_stage`, for the
+        same object photographed differently. Scores are then those of the second stage, which does not know what a
+        query should be unlike.
 
     Raises
     ------
@@ -245,7 +246,7 @@ def _answers(
         else:
             rows, scores = next(rankings)
             if stage is not None:
-                rows, scores = stage.order(query.like, rows[rows >= 0], steps.n_candidates)
+                rows, scores = stage.order(query.like, rows[rows >= 0], max(k, steps.n_candidates))
             yield QueryResult(query.name(index), _hits(index, rows[:k], scores))
 
 

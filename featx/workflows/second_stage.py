@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from featx.errors import StoreError
 from featx.images import ImageEntry, View
 from featx.retrieval.local_matching import score_candidates
 from featx.retrieval.local_places import LocalPlaces
@@ -73,6 +74,13 @@ class SecondStage:
         self._index = index
         self._kept = KeptPlaces.of_index(index)
         self._computer = PlaceComputer(backbone, self._kept.layer if self._kept else None, options)
+        n_rows, n_columns, n_channels = self._computer.map_shape
+        kept = self._kept
+        if kept and (kept.codes.shape[1] != n_rows * n_columns or len(kept.encoder.mean) != n_channels):
+            raise StoreError(
+                f"the index keeps {kept.codes.shape[1]} places a picture of {len(kept.encoder.mean)} channels;"
+                f" {kept.layer} of this network gives {n_rows} x {n_columns} of {n_channels}. Build the index again."
+            )
 
     def order(
         self, images: Sequence[ImageEntry | int], rows: np.ndarray, n_candidates: int
@@ -89,16 +97,20 @@ class SecondStage:
             How many are looked at.
         """
         rows = rows[:n_candidates]
-        encoder, vectors, positions = self._candidates(rows)
+        if not len(rows):
+            return rows, np.empty(0, np.float32)
+        encoder, vectors, positions, is_read = self._candidates(rows)
         turned = [self._query(image, encoder) for image in images]
-        scores = np.mean([score_candidates(turns, vectors, positions).scores for turns in turned if turns], axis=0)
-        if not np.ndim(scores):  # no picture of the query can be read any more
-            scores = np.zeros(len(rows), np.float32)
+        found = [score_candidates(turns, vectors[is_read], positions[is_read]).scores for turns in turned if turns]
+        # Where no picture of the query can be read any more, the order stays as it is.
+        known = np.mean(found, axis=0) if found else np.zeros(int(is_read.sum()), np.float32)
+        scores = np.full(len(rows), known.min(initial=0.0) - 1, np.float32)  # behind all that could be compared
+        scores[is_read] = known
         order = np.argsort(-scores, kind="stable")
         return rows[order], scores[order]
 
-    def _candidates(self, rows: np.ndarray) -> tuple[LocalEncoder, np.ndarray, np.ndarray]:
-        """Return an encoder, and vectors and positions of the places of candidates."""
+    def _candidates(self, rows: np.ndarray) -> tuple[LocalEncoder, np.ndarray, np.ndarray, np.ndarray]:
+        """Return an encoder, vectors and positions of the places of candidates, and which of these can be read."""
         kept, ids = self._kept, self._index.ids[rows]
         if kept is not None and (ids < len(kept.codes)).all():
             return kept.encoder, *self._decoded(kept.encoder, kept.codes[ids], kept.sizes[ids], kept.seen)
@@ -108,12 +120,9 @@ class SecondStage:
 
     def _decoded(
         self, encoder: LocalEncoder, codes: np.ndarray, sizes: np.ndarray, views: Sequence[View]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        vectors = encoder.decode(codes)
-        unread = ~sizes.any(axis=1)
-        vectors[unread] = 0  # alike to nothing
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         positions = [self._computer.positions(np.maximum(size, 1), views) for size in sizes]
-        return vectors, np.stack(positions)
+        return encoder.decode(codes), np.stack(positions), np.asarray(sizes.any(axis=1))
 
     def _original(self, row: int) -> ImageEntry:
         path = self._index.paths[row]
