@@ -14,6 +14,7 @@ from structured_indexes import nearest_by_loop, structured, unit
 
 from featx.errors import UsageError
 from featx.retrieval import ImageIndex
+from featx.retrieval.building import build_vectors
 from featx.retrieval.embedding import Embedding
 from featx.retrieval.growth import Growth
 from featx.retrieval.structures import SearchParameters
@@ -444,9 +445,11 @@ def test_augmented_vectors_are_means_with_their_neighbours():
 def test_augmented_on_disk_is_augmented_in_memory(tmp_path):
     """Vectors that do not fit into the memory allowed are moved in the same way."""
     rows = drawn(1500) + 0.5
-    on_disk = ImageIndex.build(rows, augment=3, memory=50_000, folder=tmp_path)
-    assert not on_disk.vector_rows.in_memory
-    np.testing.assert_allclose(on_disk.vectors, ImageIndex.build(rows, augment=3).vectors, atol=1e-6)
+    _, on_disk = build_vectors(rows, augment=3, memory=50_000, folder=tmp_path)
+    assert not on_disk.in_memory
+    np.testing.assert_allclose(on_disk.as_array(), ImageIndex.build(rows, augment=3).vectors, atol=1e-6)
+    with pytest.raises(UsageError, match="so few vectors are only searched exactly"):
+        ImageIndex.build(rows, memory=50_000)
 
 
 def test_a_wish_for_a_structure_is_kept_through_growing(tmp_path):

@@ -321,7 +321,8 @@ def test_a_query_that_cannot_be_read_keeps_the_order(backbone, photos):
     index = keeping(index_of(photos), backbone)
     (photos / "3.png").unlink()
     before = np.array([4, 1, 5, 0])
-    rows, scores = SecondStage(index, backbone, TORCH).order([3], before, 100)
+    gone = ImageEntry("3.png", location=str(photos / "3.png"))
+    rows, scores = SecondStage(index, backbone, TORCH).order([gone], before, 100)
     np.testing.assert_array_equal(rows, before)
     np.testing.assert_array_equal(scores, np.zeros(4))
 

@@ -100,13 +100,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Without the program's name; ``sys.argv[1:]`` by default.
     """
     try:
-        values = vars(make_parser().parse_args(arguments))
+        parser = make_parser()
+        parsed, rest = parser.parse_known_args(arguments)
+        values = vars(parsed)
+        _take_late_paths(parser, values, rest)
     except SystemExit as leaving:  # argparse leaves by itself after --help and after bad usage
         return int(leaving.code or 0)
     if hasattr(sys.stdout, "reconfigure"):  # a name that a terminal cannot show is no reason to fail
         sys.stdout.reconfigure(errors="backslashreplace")
     with _warnings_shown():
         return _run(values.pop("function"), values)
+
+
+def _take_late_paths(parser: argparse.ArgumentParser, values: dict[str, Any], rest: Sequence[str]) -> None:
+    """Give paths that come after options to a verb that takes any number of them.
+
+    argparse decides on an empty list of paths where the first option begins, and refuses those behind it.
+    """
+    paths = [argument for argument in rest if not argument.startswith("-")]
+    if len(paths) < len(rest) or (paths and not {"inputs", "source"} & values.keys()):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if "inputs" in values:
+        values["inputs"] = [*values["inputs"], *paths]
+    elif paths:
+        if values["source"] is not None or len(paths) > 1:
+            parser.error(f"unrecognized arguments: {' '.join(paths)}")
+        values["source"] = paths[0]
 
 
 def _run(function: Callable[..., int], values: Mapping[str, Any]) -> int:

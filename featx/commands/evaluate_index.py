@@ -1,9 +1,9 @@
 """Measure what an index finds: against labels or a ground truth, and against exact search.
 
-featx evaluate-index F.index                                     each labelled image queries the others
-featx evaluate-index F.index --queries split=test --where split=train
-featx evaluate-index F.index NEW/ --expand 5 --reciprocal        labelled images of a folder, and what each step gains
-featx evaluate-index F.index QUERIES.h5 --truth truth.csv        columns query,path: what should be found
+  featx evaluate-index F.index                                   each labelled image queries the others
+  featx evaluate-index F.index --queries split=test --where split=train
+  featx evaluate-index F.index NEW/ --expand 5 --reciprocal      labelled images of a folder, and what each step gains
+  featx evaluate-index F.index QUERIES.h5 --truth truth.csv      columns query,path: what should be found
 
 mAP, top-1, precision and recall say whether what is found is right; the recall of the exact neighbours says whether a
 faster search finds what an exact one would. A quantizer may lose one and not the other.
@@ -99,7 +99,7 @@ def run(
 
     pairs = None if truth is None else read_truth(truth)
     opened = ImageIndex.load(index)
-    asked = _queries(opened, source, queries, options, weights)
+    asked = _queries(opened, source, conditions_hold(opened, queries), pairs, options, weights)
     for path, reason in asked.failures:
         print(f"{path}: {reason}", file=sys.stderr)
     result = evaluate_index(
@@ -113,14 +113,18 @@ def run(
 
 
 def _queries(
-    index: ImageIndex, source: str | None, conditions: list[str], options: ComputeOptions, weights: str | None
+    index: ImageIndex,
+    source: str | None,
+    chosen: Any,
+    pairs: list[tuple[str, str]] | None,
+    options: ComputeOptions,
+    weights: str | None,
 ) -> QuerySet:
     from featx.workflows.evaluating_index import image_queries, own_queries, stored_queries
     from featx.workflows.file_kinds import STORE, kind_of
-    from featx.workflows.named_rows import conditions_hold
 
     if source is None:
-        return own_queries(index, conditions_hold(index, conditions))
+        return own_queries(index, chosen, pairs)
     if kind_of(source) == STORE:
         from featx.store import FeatureStore
 
@@ -144,12 +148,15 @@ def _as_json(result: IndexEvaluation) -> dict[str, Any]:
 
 def _as_text(result: IndexEvaluation, index: str) -> str:
     first = result.stages[0].metrics
-    left_out = f"; {first.n_without_answer} have nothing to find" if first.n_without_answer else ""
+    n_own = int((result.queries.rows >= 0).sum())
+    which = "each" if n_own == len(result.queries.rows) else f"{n_own} of which are in the index and"
+    left_out = f", {which} left out of its own answers" if n_own else ""
+    left_out += f"; {first.n_without_answer} have nothing to find" if first.n_without_answer else ""
     ks = sorted(first.precision_at)
-    header = (
-        "search", "mAP", "95 % interval", "top-1", *(f"P@{k}" for k in ks if k > 1), *(f"R@{k}" for k in ks),
-        *(["N-S"] if first.ns_score is not None else []), f"exact@{result.k}", "queries/s",
-    )  # fmt: skip
+    depths = [*(f"P@{k}" for k in ks if k > 1), *(f"R@{k}" for k in ks)]
+    precision = "mAP" if result.is_whole else f"mAP@{result.depth}"
+    score = ["N-S"] if first.ns_score is not None else []
+    header = ("search", precision, "95 % interval", "top-1", *depths, *score, f"exact@{result.k}", "queries/s")
     return "\n".join(
         [
             f"{index}: {result.queries.what}{left_out}; right by {result.truth}; rankings of {result.depth}",

@@ -59,8 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     vectors.add_argument(
         "--keep-places", metavar="LAYER",
-        help="keep what this layer sees where on each picture, compressed, for query --rerank; none for nothing"
-        " (default: a layer whose map the store keeps)",
+        help="keep what this layer sees where on each whole picture, compressed, for query --rerank; none for nothing"
+        " (default: the map that the store keeps, if it has one)",
     )  # fmt: skip
     search = parser.add_argument_group("faster search")
     search.add_argument("--recall", metavar="R@K", help="share of the exact K nearest to find, such as 0.95@10")
@@ -175,7 +175,7 @@ def _numbers(text: str | None) -> list[float] | None:
 
 
 def _show(what: str, number: int, n_steps: int) -> None:
-    print(f"{number}/{n_steps} {what}", file=sys.stderr, flush=True)
+    print(f"{number + 1}/{n_steps} {what}", file=sys.stderr, flush=True)
 
 
 def _as_json(index: ImageIndex, out: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Mapping
 
+    from featx.retrieval import ImageIndex
     from featx.store import FeatureStore
 
 _MAX_SHOWN = 12  # names in a line
@@ -114,8 +115,22 @@ def _describe_index(file: str) -> dict[str, Any]:
         "rows": len(index),
         "width": index.width,
         "thumbnails": any(index.thumbnail(row) for row in range(min(len(index), 1000))),
+        "search": _how_it_searches(index),
+        "embedding": index.embedding.to_parts()[0],
         **index.metadata,
     }
+
+
+def _how_it_searches(index: ImageIndex) -> str:
+    tuning = index.tuning
+    if tuning is None or index.structure is None:
+        return "exact search by cosine similarity"
+    chosen = tuning.chosen
+    low, high = chosen.interval
+    return (
+        f"search by {chosen.factory} ({chosen.parameters}): recall@{tuning.wish.k} {chosen.recall:.3f}"
+        f" ({low:.3f} to {high:.3f}) when it was built"
+    )
 
 
 def _store_text(described: Mapping[str, Any]) -> str:
@@ -185,8 +200,10 @@ def _index_text(described: Mapping[str, Any]) -> str:
     features = described.get("features")
     lines = [
         f"{described['path']}: {count(described['rows'], 'image')} from {described.get('source')}",
-        f"vectors: {described['width']} wide, exact search by cosine similarity",
+        f"vectors: {described['width']} wide{_embedding_text(described['embedding'])}",
+        described["search"],
         f"thumbnails: {'yes' if described['thumbnails'] else 'no'}",
+        *([f"places: of {described['places']['layer']}"] if "places" in described else []),
     ]
     if features:
         lines += [
@@ -195,6 +212,12 @@ def _index_text(described: Mapping[str, Any]) -> str:
             *_reduction_lines(described),
         ]
     return "\n".join(lines)
+
+
+def _embedding_text(embedding: Mapping[str, Any]) -> str:
+    weights = embedding["weights"]
+    joined = f", layers weighed {', '.join(f'{weight:g}' for weight in weights)}" if len(weights) > 1 else ""
+    return joined + (f", whitened to {embedding['whiten']}" if embedding["whiten"] else "")
 
 
 def _network_lines(made: Mapping[str, Any]) -> list[str]:

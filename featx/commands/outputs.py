@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from featx.errors import UsageError, WouldOverwriteError
@@ -46,7 +47,33 @@ def check_output(out: str, made_from: str, *, overwrite: bool, option: str = "--
     return path
 
 
-def make_folder_of(path: Path) -> None:
+def check_apart(outputs: Mapping[str, Path], inputs: Iterable[str]) -> None:
+    """Raise an error where two results have one name, or one is the file that another thing is read from.
+
+    Parameters
+    ----------
+    outputs : mapping of str to Path
+        Option → where its result goes.
+    inputs : iterable of str
+        Files that are read.
+
+    Raises
+    ------
+    UsageError
+        Two options name the same file.
+    WouldOverwriteError
+        One names a file that is read.
+    """
+    places = [os.path.realpath(path) for path in outputs.values()]
+    if len(set(places)) < len(places):
+        raise UsageError(f"{' and '.join(outputs)} name the same file; give them different names")
+    read = {os.path.realpath(path) for path in inputs}
+    for option, path in outputs.items():
+        if os.path.realpath(path) in read:
+            raise WouldOverwriteError(f"{option} {path} is an image that is asked for; choose another {option}")
+
+
+def make_folder_of(path: Path, option: str = "--out") -> None:
     """Make the folders that a result lies in, as ``featx extract`` does.
 
     Raises
@@ -58,5 +85,5 @@ def make_folder_of(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(
-            f"--out {path} cannot be written: its folder cannot be made ({error.strerror}); choose another --out"
+            f"{option} {path} cannot be written: its folder cannot be made ({error.strerror}); choose another {option}"
         ) from error

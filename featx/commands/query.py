@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featx.commands.options import add_compute_arguments, add_json_argument, add_ranking_arguments, compute_options
-from featx.commands.outputs import check_output, make_folder_of
+from featx.commands.outputs import check_apart, check_output, make_folder_of
 from featx.commands.tables import count, format_table
 from featx.errors import UsageError
 
@@ -30,7 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="*", metavar="IMAGE", help="images to find the like of")
     parser.add_argument("-k", type=int, default=10, metavar="N", help="neighbours a query (default: 10)")
     parser.add_argument(
-        "--row", action="append", default=[], metavar="ID", help="an image of the index, by id or path; may be repeated"
+        "--row",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="an image of the index, by path or id; may be repeated",
     )
     parser.add_argument("--together", action="store_true", help="one query of all images: their mean")
     parser.add_argument(
@@ -97,6 +101,7 @@ def run(
     require_kind(index, INDEX)
     like = named_images(inputs) if inputs else []  # before torch is loaded: a wrong path should not wait for it
     unlike = named_images(minus) if minus else []
+    check_apart(outputs, [entry.location for entry in (*like, *unlike)])
     options = compute_options(engine, device, batch_size, workers)
 
     from featx.retrieval import ImageIndex
@@ -119,8 +124,9 @@ def run(
         else:
             print(json.dumps(_as_json(result)) if as_json else _as_text(result), flush=True)
         results.append(result)
-    _write_pictures(opened, index, queries, results, outputs, overwrite=overwrite)
     n_failed = sum(bool(result.reason) for result in results)
+    if n_failed < len(results):
+        _write_pictures(opened, index, queries, results, outputs, overwrite=overwrite)
     if n_failed == len(results):
         return 2  # nothing came of it
     return 1 if n_failed else 0
@@ -147,7 +153,7 @@ def _write_pictures(
     from featx.workflows.result_pages import write_results_page
 
     for option, out in outputs.items():
-        make_folder_of(out)
+        make_folder_of(out, option)
         if option == "--html":
             facts = {"index": index, "images": f"{len(opened):,}", "queries": f"{len(queries):,}"}
             rows = pictured(opened, queries, results)

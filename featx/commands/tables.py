@@ -10,7 +10,9 @@ if TYPE_CHECKING:
 
 def count(number: int, noun: str) -> str:
     """Return a number and what it counts, such as ``1 row`` or ``2 rows``."""
-    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    plural = (
+        f"{noun[:-1]}ies" if noun.endswith(("ry", "ty", "py")) else f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    )
     return f"{number} {noun if number == 1 else plural}"
 
 

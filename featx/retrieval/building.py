@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featx.errors import UsageError
 from featx.retrieval.embedding import Embedding
 from featx.retrieval.expansion import augment_blocks
 from featx.retrieval.growth import Growth
@@ -109,7 +110,9 @@ def build_structure(
     from featx.retrieval.wishes import parse_recall
 
     wish = parse_recall(recall or _USUAL_RECALL)
-    structure, tuning = tune(rows, wish, memory=memory, factory=factory, seed=seed, on_step=on_step)
+    structure, tuning = tune(
+        rows, wish, memory=memory, factory=factory, seed=seed, on_step=on_step, at_any_recall=recall is None
+    )
     if structure is None:
         return None, tuning, Growth(len(rows))
     sample = np.sort(np.random.default_rng(seed).choice(len(rows), min(_DRIFT_SAMPLE, len(rows)), replace=False))
@@ -118,6 +121,8 @@ def build_structure(
 
 def parse_memory(memory: int | str | None) -> int | None:
     """Return a number of bytes, which may be given as text."""
+    if memory is not None and not isinstance(memory, str) and memory < 1:
+        raise UsageError(f"memory is {memory} bytes; give at least 1, or a text such as 2GB")
     if not isinstance(memory, str):
         return memory
 
@@ -133,6 +138,8 @@ def _readable_again(
 
     Blocks that come but once are kept where they are needed twice.
     """
+    if isinstance(features, list | tuple) and features and np.ndim(features[0]) == 1:
+        features = np.asarray(features)  # a list of rows, not of blocks
     if len(getattr(features, "shape", ())) == 2 and all(features.shape):
         return lambda: checked_blocks(features), int(features.shape[1])
     checked = checked_blocks(features)

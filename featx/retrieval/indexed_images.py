@@ -59,6 +59,7 @@ class IndexedImages:
         UsageError
             Something has another length than the ids, digests have another shape, or a label or split is no text.
         """
+        labels, splits = (None if column is None else list(column) for column in (labels, splits))
         given: dict[str, Any] = {
             "paths": paths,
             "labels": labels,

@@ -92,6 +92,8 @@ def check_factory(factory: str, width: int) -> None:
 
 def _made(faiss: Any, width: int, factory: str) -> tuple[int, Any]:
     """Return how many components a leading PCA keeps, 0 where there is none, and the untrained rest of the index."""
+    if "IDMap" in factory:
+        raise UsageError(f"{factory!r}: which vector is which image is kept beside the structure; leave IDMap out.")
     leading = _LEADING_PCA.match(factory)
     n_components = int(leading[1]) if leading else 0
     if leading and not 0 < n_components <= width:
@@ -102,7 +104,7 @@ def _made(faiss: Any, width: int, factory: str) -> tuple[int, Any]:
         rest = factory[leading.end() :] if leading else factory
         return n_components, faiss.index_factory(n_components or width, rest, faiss.METRIC_L2)
     except RuntimeError as error:
-        reason = str(error).rpartition("Error:")[2].strip() or str(error)
+        reason = str(error).rpartition(": ")[2].strip() or str(error)
         raise UsageError(
             f"FAISS makes no index of {factory!r} for vectors of width {width}: {reason}. Examples are SQ8, "
             "IVF1024,SQ8, PCA128,IVF1024,PQ64x4fs and PCA128,HNSW32_SQ8."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from featx.retrieval.faiss_library import n_search_threads
 from featx.retrieval.scanning import best_proposed
 from featx.retrieval.structures import SearchParameters, Structure
 from featx.retrieval.trials import Trial
@@ -96,7 +96,7 @@ def sweep(
             interval=mean_interval(reported),
             queries_per_second=one,
             queries_per_second_all=every,
-            n_threads=n_threads(),
+            n_threads=n_search_threads(),
             bytes_per_vector=n_bytes / structure.n_places,
             build_seconds=build_seconds,
             on_front=False,
@@ -181,11 +181,6 @@ def mean_interval(recalls: np.ndarray) -> tuple[float, float]:
     return max(mean - 1.96 * error, 0.0), min(mean + 1.96 * error, 1.0)
 
 
-def n_threads() -> int:
-    """Return how many threads a search may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _speeds(
     structure: Structure, parameters: SearchParameters, vectors: VectorRows, queries: np.ndarray, k: int, seconds: float
 ) -> tuple[float, float]:
@@ -212,7 +207,7 @@ def speeds(search: Callable[[np.ndarray], object], queries: np.ndarray, seconds:
     """
     with threadpool_limits(limits=1):
         one = _speed(search, queries, seconds)
-    return one, (_speed(search, queries, seconds) if n_threads() > 1 else one)
+    return one, (_speed(search, queries, seconds) if n_search_threads() > 1 else one)
 
 
 def _speed(search: Callable[[np.ndarray], object], queries: np.ndarray, seconds: float) -> float:

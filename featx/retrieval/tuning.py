@@ -14,6 +14,7 @@ from featx.retrieval.structure_training import check_factory
 from featx.retrieval.structures import Structure
 from featx.retrieval.sweeping import speeds
 from featx.retrieval.trials import Trial, Tuning
+from featx.retrieval.tuning_reasons import unreachable
 from featx.retrieval.tuning_run import TuningRun, flat_trial
 from featx.retrieval.vector_rows import VectorRows
 from featx.retrieval.wishes import RecallWish, parse_bytes, parse_recall
@@ -34,6 +35,7 @@ def tune(
     max_seconds: float = 900.0,
     seed: int = 0,
     on_step: Callable[[str, int, int], None] | None = None,
+    at_any_recall: bool = False,
 ) -> tuple[Structure | None, Tuning]:
     """Return the fastest structure of all rows that meets a wish, and how it was found; None where exact search wins.
 
@@ -57,6 +59,8 @@ def tune(
         graph of more than 20,000 rows on the order in which threads get to them.
     on_step : callable, optional
         Called with what begins, its number, and how many there are.
+    at_any_recall : bool
+        With a factory: where it does not meet the wish, take it with the parameters that find most.
 
     Raises
     ------
@@ -92,7 +96,7 @@ def tune(
         else:
             run.step(factory, 0, 1)
             run.try_one(factory)
-        return run.result(factory)
+        return run.result(factory, at_any_recall=at_any_recall and factory is not None)
 
 
 def _flat_only(vectors: VectorRows, wish: RecallWish, memory: int | None) -> Tuning:
@@ -101,5 +105,7 @@ def _flat_only(vectors: VectorRows, wish: RecallWish, memory: int | None) -> Tun
     k = min(wish.k, len(vectors))
     one, every = speeds(lambda batch: nearest_places(batch, vectors, k), queries, 0.05)
     trial = flat_trial(vectors, wish, memory, one, every)
+    if not trial.fits:
+        raise UsageError(unreachable(wish, memory, [trial], [], vectors.shape, None))
     reason = f"exact search: {len(vectors)} vectors are too few for anything else to be worth while"
     return Tuning(wish, memory, 0, (trial,), trial, reason)

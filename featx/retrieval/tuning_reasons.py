@@ -21,6 +21,8 @@ def why_flat(trials: Sequence[Trial], best: Trial | None, flat: Trial) -> str:
 
 def why_structure(best: Trial, flat: Trial | None) -> str:
     """Return why a structure was chosen."""
+    if not best.meets:
+        return f"the structure that was asked for, with the parameters that find most: {best.recall:.3f}"
     if flat is None:
         return "the structure that was asked for, with its fastest parameters that meet the wish"
     ratio = best.queries_per_second_all / flat.queries_per_second_all
@@ -40,10 +42,12 @@ def unreachable(
     fitting = [trial for trial in structures if trial.fits]
     if fitting:
         nearest = max(fitting, key=lambda trial: trial.recall)
-        found = f"the best that was found is {nearest.recall:.3f} by {nearest.factory} ({nearest.parameters})"
+        found = f"the best that was found is {nearest.recall:.4f} by {nearest.factory} ({nearest.parameters})"
     elif structures:
         least = min(structures, key=lambda trial: trial.bytes_per_vector)
         found = f"the smallest that was built, {least.factory}, takes {_megabytes(least.bytes_per_vector * shape[0])}"
+    elif not skipped:
+        found = "so few vectors are only searched exactly"
     else:
         found = "nothing could be tried: " + "; ".join(f"{name}: {why}" for name, why in skipped[:3])
         found += f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""

@@ -13,10 +13,11 @@ from threadpoolctl import threadpool_limits
 
 from featx.errors import StoreError, UsageError
 from featx.retrieval.candidate_structures import Candidate, candidate_structures
+from featx.retrieval.faiss_library import n_search_threads
 from featx.retrieval.principal_components import PrincipalComponents, fit_components
 from featx.retrieval.scanning import nearest_places
 from featx.retrieval.structures import SearchParameters, Structure, TooSlowError
-from featx.retrieval.sweeping import HeldOut, n_threads, speeds, sweep
+from featx.retrieval.sweeping import HeldOut, speeds, sweep
 from featx.retrieval.trials import Trial, Tuning, with_front
 from featx.retrieval.tuning_reasons import unreachable, why_flat, why_structure
 from featx.retrieval.vector_rows import VectorRows
@@ -42,7 +43,7 @@ def flat_trial(vectors: VectorRows, wish: RecallWish, memory: int | None, one: f
         interval=(1.0, 1.0),
         queries_per_second=one,
         queries_per_second_all=every,
-        n_threads=n_threads(),
+        n_threads=n_search_threads(),
         bytes_per_vector=4.0 * vectors.width,
         build_seconds=0.0,
         on_front=True,
@@ -191,7 +192,7 @@ class TuningRun:
             faster = self.best is None or trial.queries_per_second_all > self.best.queries_per_second_all
             if trial.fits and trial.meets and faster:
                 self.best, is_best = trial, True
-        if is_best:
+        if is_best or self.best is None:
             self._keep(structure)
 
     def _keep(self, structure: Structure) -> None:
@@ -203,13 +204,15 @@ class TuningRun:
                 "there, or choose another folder (TMPDIR)."
             ) from error
 
-    def result(self, factory: str | None = None) -> tuple[Structure | None, Tuning]:
+    def result(self, factory: str | None = None, *, at_any_recall: bool = False) -> tuple[Structure | None, Tuning]:
         """Return the best structure with all rows in it, and how it was found; None where exact search is best.
 
         Parameters
         ----------
         factory : str, optional
             The only one that was to be tried.
+        at_any_recall : bool
+            Take it also where it does not meet the wish.
 
         Raises
         ------
@@ -220,6 +223,8 @@ class TuningRun:
         best = self.best
         if flat is not None and (flat.fits or factory is not None) and not _is_worth_it(best, flat):
             return None, self._tuning(flat, why_flat(self.trials, best, flat))
+        if best is None and at_any_recall:
+            best = max((trial for trial in self.trials if trial.fits), key=lambda trial: trial.recall, default=None)
         if best is None:
             raise UsageError(
                 unreachable(self.wish, self.memory, self.trials, self.skipped, self.vectors.shape, factory)

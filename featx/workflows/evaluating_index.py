@@ -72,7 +72,7 @@ class StageEvaluation:
     Attributes
     ----------
     name : str
-        Such as ``exact``, ``index``, ``+ expand 5``.
+        Such as ``exact search``, ``the index``, ``+ expand 5``.
     metrics : RankingMetrics
         Against what should be found.
     ann_recall : float
@@ -105,6 +105,8 @@ class IndexEvaluation:
     queries : QuerySet
     truth : str
         What says which rows are right.
+    is_whole : bool
+        Whether rankings hold every row that may be found.
     """
 
     stages: tuple[StageEvaluation, ...]
@@ -112,6 +114,7 @@ class IndexEvaluation:
     depth: int
     queries: QuerySet
     truth: str
+    is_whole: bool
 
 
 def evaluate_index(
@@ -159,39 +162,43 @@ def evaluate_index(
     stages: list[StageEvaluation] = []
     exact: list[np.ndarray] = []
     for name, its_steps, is_exact, is_last in _ways(index, steps, where, stage is not None):
-        found = _rankings(index, queries, depth, its_steps, where, is_exact)
-        timed = _Timed(_reranked(found, stage, queries, steps.n_candidates) if is_last and stage else found)
-        overlaps: list[float] = []
-        metrics = measure_rankings(
-            (
-                (found, relevant(number))
-                for number, found in enumerate(_compared(timed, exact, min(k, depth), overlaps, is_exact))
-            ),
-            _KS,
-            query_left_out=bool((queries.rows >= 0).all()),
-        )
-        stages.append(
-            StageEvaluation(
-                name, metrics, float(np.mean(overlaps)), _interval(overlaps), len(overlaps) / max(timed.seconds, 1e-9)
-            )
-        )
-    return IndexEvaluation(
-        tuple(stages), min(k, depth), depth, queries, "labels" if truth is None else "the ground truth"
-    )
+        # Searched for k as well: for more, a structure proposes more, and misses fewer of the k nearest.
+        shallow = _Timed(_rankings(index, queries, min(k, depth), its_steps, where, is_exact))
+        first = [] if is_last else list(shallow)
+        rankings: Iterator[np.ndarray] = _rankings(index, queries, depth, its_steps, where, is_exact)
+        if is_last and stage is not None:
+            shallow = _Timed(_reranked(rankings, stage, queries, steps.n_candidates))
+            rankings = _noted(shallow, first, min(k, depth))
+        pairs = ((found, relevant(number)) for number, found in enumerate(rankings))
+        metrics = measure_rankings(pairs, _KS, query_left_out=bool((queries.rows >= 0).all()))
+        exact = exact or first
+        overlaps = [_overlap(found, nearest) for found, nearest in zip(first, exact, strict=True)]
+        mean, interval = float(np.mean(overlaps)), _interval(overlaps)
+        stages.append(StageEvaluation(name, metrics, mean, interval, len(first) / max(shallow.seconds, 1e-9)))
+    said = "labels" if truth is None else "the ground truth"
+    return IndexEvaluation(tuple(stages), min(k, depth), depth, queries, said, depth == n_rows)
 
 
-def own_queries(index: ImageIndex, chosen: np.ndarray | None = None) -> QuerySet:
-    """Return rows of an index as queries: all that have a label, or those for which `chosen` holds."""
+def own_queries(
+    index: ImageIndex, chosen: np.ndarray | None = None, truth: Sequence[tuple[str, str]] | None = None
+) -> QuerySet:
+    """Return rows of an index as queries: those for which `chosen` holds, else those that the truth names, or all
+    that have a label.
+    """
+    named = {query for query, _ in truth or ()}
+    if chosen is None and truth is not None:
+        chosen = np.array([path in named for path in index.paths])
     rows = np.flatnonzero([label is not None for label in index.labels] if chosen is None else chosen)
     if not len(rows):
-        raise UsageError("no image of the index has a label; give a ground truth, or queries that have labels")
+        why = "is named as a query by the ground truth" if truth is not None else "has a label"
+        raise UsageError(f"no image of the index {why}; give a ground truth, or queries that have labels")
     return QuerySet(
         index.take(rows),
         tuple(index.paths[row] for row in rows),
         tuple(index.labels[row] for row in rows),
         rows,
         tuple(rows.tolist()),
-        f"{len(rows)} images of the index, each left out of its own answers",
+        f"{len(rows)} images of the index",
     )
 
 
@@ -310,15 +317,16 @@ def _rankings(
         yield from (found[found >= 0] for found in rows)
 
 
-def _compared(
-    rankings: Iterator[np.ndarray], exact: list[np.ndarray], k: int, overlaps: list[float], is_exact: bool
-) -> Iterator[np.ndarray]:
-    """Pass rankings on, and note which share of the exact k nearest each has among its first k."""
-    for number, found in enumerate(rankings):
-        if is_exact:
-            exact.append(found[:k])
-        overlaps.append(len(np.intersect1d(exact[number], found[:k])) / max(1, len(exact[number])))
+def _noted(rankings: Iterator[np.ndarray], first: list[np.ndarray], k: int) -> Iterator[np.ndarray]:
+    """Pass rankings on, and note the first k rows of each."""
+    for found in rankings:
+        first.append(found[:k])
         yield found
+
+
+def _overlap(found: np.ndarray, nearest: np.ndarray) -> float:
+    """Return which share of the nearest rows was found."""
+    return len(np.intersect1d(nearest, found)) / max(1, len(nearest))
 
 
 def _by_label(index: ImageIndex, queries: QuerySet, where: np.ndarray | None) -> Relevant:
@@ -347,7 +355,7 @@ def _by_truth(
             f"the ground truth does not go with the index and the queries: {named}; write paths as they do"
         )
     rows_of: dict[str, list[int]] = {}
-    for query, path in truth:
+    for query, path in (pair for pair in truth if pair[0] in asked):
         if where is None or (path in row_of and where[row_of[path]]):
             rows_of.setdefault(query, []).append(row_of[path])
 

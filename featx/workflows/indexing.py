@@ -84,8 +84,8 @@ def build_index(
         Of the standard deviations that components are divided by: 1 is the usual whitening, 0.5 a softer one.
     keep_places : str, optional
         Layer whose map is kept, compressed, for re-ranking (see `featx.workflows.kept_places`): of the original
-        pictures, or as the store has it where these are gone. ``none`` for no layer; by default one whose map the
-        store has.
+        pictures as a whole, for which the network runs, or as the store has it where these are gone. ``none`` for no
+        layer; by default the map that the store has, if it has one, as it is.
     compute : ComputeOptions, optional
         How the network runs for that.
     **options
@@ -219,9 +219,10 @@ def _places(
     store: FeatureStore, spec: FeatureSpec, layer: str | None, compute: ComputeOptions | None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return metadata and arrays of the places that the index is to keep."""
-    layer = next(iter(store.maps), None) if layer is None else layer
-    if layer is None or layer == NO_PLACES:
+    if layer == NO_PLACES or (layer is None and not store.maps):
         return {}, {}
+    if layer is None:
+        return places_of_store(store, None, next(iter(store.maps))).to_parts()
     if not layer:
         raise UsageError("keep_places is an empty name; give a layer, or none")
     if not _is_there(store) and store.maps:

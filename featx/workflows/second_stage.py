@@ -135,12 +135,21 @@ class SecondStage:
         views = [replace(view, quarter_turns=turn) for turn in turns for view in _QUERY_VIEWS]
         maps, sizes, failures = self._computer.maps_of([entry], views)
         if failures:
-            return []
+            return [] if isinstance(image, ImageEntry) else self._kept_query(image)
         by_turn = maps[0].reshape(len(turns), len(_QUERY_VIEWS), *maps.shape[2:])
         return [
             LocalPlaces(encoder.describe(seen[None])[0], self._turned_positions(sizes[0], turn))
             for turn, seen in zip(turns, by_turn, strict=True)
         ]
+
+    def _kept_query(self, row: int) -> list[LocalPlaces]:
+        """Return the places that the index keeps of a picture that is gone; none where it keeps none."""
+        number = int(self._index.ids[row])
+        kept = self._kept
+        if kept is None or number >= len(kept.codes) or not kept.sizes[number].any():
+            return []
+        positions = self._computer.positions(kept.sizes[number], kept.seen)
+        return [LocalPlaces(kept.encoder.decode(kept.codes[number][None])[0], positions)]
 
     def _turned_positions(self, size: np.ndarray, turn: int) -> np.ndarray:
         """Return where the places of the query's views lie on the picture after it was turned counter-clockwise.
