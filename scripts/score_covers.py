@@ -23,9 +23,9 @@ from featx.backbones import open_backbone
 from featx.extraction import FeatureComputer
 from featx.extraction.memory_entries import MemoryEntry
 from featx.images.views import View
-from featx.retrieval.local_descriptors import fit_local_encoder
-from featx.retrieval.local_matching import MatchOptions, score_candidates
-from featx.retrieval.local_places import LocalPlaces, place_positions
+from featx.retrieval.local.descriptors import fit_local_encoder
+from featx.retrieval.local.matching import MatchOptions, score_candidates
+from featx.retrieval.local.places import LocalPlaces, place_positions
 
 LAYER = "blocks.4"
 OWN, WHOLE = View(), View(span=8.0)  # as far as the picture goes, in each direction for itself

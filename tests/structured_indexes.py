@@ -9,8 +9,8 @@ import numpy as np
 from featx.retrieval import ImageIndex
 from featx.retrieval.growth import Growth
 from featx.retrieval.structures import SearchParameters, Structure
-from featx.retrieval.trials import Trial, Tuning
-from featx.retrieval.wishes import RecallWish
+from featx.retrieval.tuning.trials import Trial, Tuning
+from featx.retrieval.tuning.wishes import RecallWish
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from featx.errors import StoreError, UsageError
-from featx.retrieval.local_descriptors import LocalEncoder, fit_local_encoder
+from featx.retrieval.local.descriptors import LocalEncoder, fit_local_encoder
 
 
 @pytest.fixture

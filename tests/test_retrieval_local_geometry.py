@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from featx.errors import UsageError
-from featx.retrieval.local_geometry import GeometryOptions, _agreements, align
-from featx.retrieval.local_places import LocalPlaces, place_positions
+from featx.retrieval.local.geometry import GeometryOptions, _agreements, align
+from featx.retrieval.local.places import LocalPlaces, place_positions
 
 
 def seen(positions, scale, degrees, shift, skew=0.0):
@@ -66,7 +66,7 @@ def test_candidates_do_not_influence_each_other(grid, monkeypatch):
     together = align(positions, matched, weights)
     backwards = align(positions, matched[::-1], weights[::-1])
     np.testing.assert_allclose(backwards.weights[::-1], together.weights, rtol=1e-5)
-    monkeypatch.setattr("featx.retrieval.local_geometry._NUMBERS_A_BLOCK", 1)
+    monkeypatch.setattr("featx.retrieval.local.geometry._NUMBERS_A_BLOCK", 1)
     np.testing.assert_allclose(align(positions, matched, weights).weights, together.weights, rtol=1e-5)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from featx.retrieval.local_guiding import GuidedMatching
-from featx.retrieval.local_places import LocalPlaces, place_positions
+from featx.retrieval.local.guiding import GuidedMatching
+from featx.retrieval.local.places import LocalPlaces, place_positions
 
 HALF = np.array([[0.5, 0, 0.25], [0, 0.5, 0.25]], np.float32)  # small, in the middle
 

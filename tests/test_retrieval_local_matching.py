@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from featx.errors import UsageError
-from featx.retrieval.local_matching import MatchOptions, score_candidates
-from featx.retrieval.local_places import LocalPlaces, place_positions
+from featx.retrieval.local.matching import MatchOptions, score_candidates
+from featx.retrieval.local.places import LocalPlaces, place_positions
 
 
 def unit(vectors):
@@ -88,7 +88,7 @@ def test_same_again_and_in_blocks(gallery, monkeypatch):
     photo, positions = photo_of(gallery[1]), np.stack([place_positions((10, 10))] * 9)
     first, second = (score_candidates(photo, gallery, positions) for _ in range(2))
     np.testing.assert_array_equal(first.scores, second.scores)
-    monkeypatch.setattr("featx.retrieval.local_matching._NUMBERS_A_BLOCK", 1)
+    monkeypatch.setattr("featx.retrieval.local.matching._NUMBERS_A_BLOCK", 1)
     np.testing.assert_allclose(score_candidates(photo, gallery, positions).scores, first.scores, rtol=1e-4)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from featx.errors import StoreError, UsageError
-from featx.retrieval.candidate_structures import predicted_bytes
 from featx.retrieval.structures import SearchParameters, Structure
+from featx.retrieval.tuning.candidates import predicted_bytes
 from featx.retrieval.vector_rows import VectorRows
 
 FACTORIES = [

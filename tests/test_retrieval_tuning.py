@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from featx.errors import UsageError
-from featx.retrieval.candidate_structures import candidate_structures, n_cells
 from featx.retrieval.scanning import nearest_places, proposed_places
 from featx.retrieval.structures import SearchParameters
-from featx.retrieval.sweeping import mean_interval, recall_by_candidates
-from featx.retrieval.trials import Trial, Tuning, with_front
 from featx.retrieval.tuning import tune
+from featx.retrieval.tuning.candidates import candidate_structures, n_cells
+from featx.retrieval.tuning.sweeping import mean_interval, recall_by_candidates
+from featx.retrieval.tuning.trials import Trial, Tuning, with_front
+from featx.retrieval.tuning.wishes import RecallWish, parse_bytes, parse_recall
 from featx.retrieval.vector_rows import VectorRows
-from featx.retrieval.wishes import RecallWish, parse_bytes, parse_recall
 
 WISH = RecallWish(0.9, 10)
 

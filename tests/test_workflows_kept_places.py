@@ -12,7 +12,7 @@ from featx.errors import StoreError
 from featx.extraction import select_maps
 from featx.images import list_images, resize_and_crop, view_pixels
 from featx.retrieval import ImageIndex
-from featx.retrieval.local_descriptors import fit_local_encoder
+from featx.retrieval.local.descriptors import fit_local_encoder
 from featx.store import FeatureStore
 from featx.workflows.kept_places import PLACES, KeptPlaces, places_of_rows, places_of_store
 from featx.workflows.picture_places import OWN, WHOLE, PlaceComputer

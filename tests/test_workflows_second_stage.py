@@ -16,8 +16,8 @@ from featx.errors import LayerError, StoreError
 from featx.extraction import FeatureComputer, map_tap
 from featx.images import ImageEntry, View, list_images, view_pixels
 from featx.retrieval import ImageIndex
-from featx.retrieval.local_matching import score_candidates
-from featx.retrieval.local_places import LocalPlaces
+from featx.retrieval.local.matching import score_candidates
+from featx.retrieval.local.places import LocalPlaces
 from featx.workflows.kept_places import KeptPlaces
 from featx.workflows.picture_places import OWN, WHOLE, PlaceComputer, deepest_fine_layer, encoded, learned_encoder
 from featx.workflows.searching import Query, query_images

@@ -115,7 +115,7 @@ def run(
     require_kind(store, STORE)
     weights = _numbers(layer_weights)
 
-    from featx.retrieval.wishes import parse_bytes, parse_recall
+    from featx.retrieval.tuning.wishes import parse_bytes, parse_recall
     from featx.store import FeatureStore
     from featx.workflows.indexing import build_index
 

@@ -107,7 +107,7 @@ def build_structure(
         return None, None, Growth(len(rows))
 
     from featx.retrieval.tuning import tune
-    from featx.retrieval.wishes import parse_recall
+    from featx.retrieval.tuning.wishes import parse_recall
 
     wish = parse_recall(recall or _USUAL_RECALL)
     structure, tuning = tune(
@@ -126,7 +126,7 @@ def parse_memory(memory: int | str | None) -> int | None:
     if not isinstance(memory, str):
         return memory
 
-    from featx.retrieval.wishes import parse_bytes
+    from featx.retrieval.tuning.wishes import parse_bytes
 
     return parse_bytes(memory)
 

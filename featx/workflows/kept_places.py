@@ -9,7 +9,7 @@ import numpy as np
 
 from featx.errors import StoreError
 from featx.images import ImageEntry
-from featx.retrieval.local_descriptors import LocalEncoder, fit_local_encoder
+from featx.retrieval.local.descriptors import LocalEncoder, fit_local_encoder
 from featx.workflows.originals import original_location
 from featx.workflows.picture_places import (
     BITS,

@@ -11,8 +11,8 @@ import numpy as np
 from featx.errors import LayerError, StoreError
 from featx.extraction import ComputeOptions, FeatureComputer, as_maps, map_shape, map_tap
 from featx.images import View, view_box
-from featx.retrieval.local_descriptors import LocalEncoder, fit_local_encoder
-from featx.retrieval.local_places import place_positions
+from featx.retrieval.local.descriptors import LocalEncoder, fit_local_encoder
+from featx.retrieval.local.places import place_positions
 
 if TYPE_CHECKING:
     from featx.backbones import Backbone

@@ -1,7 +1,7 @@
 """The second stage of a search: candidates ordered anew by what is seen where on the pictures.
 
 A picture of the gallery is seen as a whole; a query by several views, closer ones among them, and turned to both
-sides. What is matched, and how, is in `featx.retrieval.local_matching`.
+sides. What is matched, and how, is in `featx.retrieval.local.matching`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 
 from featx.errors import StoreError
 from featx.images import ImageEntry, View
-from featx.retrieval.local_matching import score_candidates
-from featx.retrieval.local_places import LocalPlaces
+from featx.retrieval.local.matching import score_candidates
+from featx.retrieval.local.places import LocalPlaces
 from featx.workflows.indexing import index_spec
 from featx.workflows.kept_places import KeptPlaces
 from featx.workflows.moved_weights import moved_weights_explained
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from featx.backbones import Backbone
     from featx.extraction import ComputeOptions
     from featx.retrieval import ImageIndex
-    from featx.retrieval.local_descriptors import LocalEncoder
+    from featx.retrieval.local.descriptors import LocalEncoder
 
 _PLACES = (0.0, 0.5, 1.0)
 _CLOSER = tuple(View(span=0.6, place=(down, across)) for down in _PLACES for across in _PLACES)

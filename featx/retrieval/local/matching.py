@@ -1,8 +1,8 @@
 """The second stage for "the same object, photographed differently": places of maps, matched and checked.
 
 For each place of a candidate its best match on the query is found (late interaction), then it is asked whether the
-matches lie as they would if the candidate were seen on the query (`local_geometry`). For the best candidates matches
-are looked for again where the alignment says that they should be (`local_guiding`).
+matches lie as they would if the candidate were seen on the query (`geometry`). For the best candidates matches
+are looked for again where the alignment says that they should be (`guiding`).
 
 References
 ----------
@@ -18,9 +18,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from featx.errors import UsageError
-from featx.retrieval.local_geometry import GeometryOptions, align
-from featx.retrieval.local_guiding import GuidedMatching
-from featx.retrieval.local_places import LocalPlaces
+from featx.retrieval.local.geometry import GeometryOptions, align
+from featx.retrieval.local.guiding import GuidedMatching
+from featx.retrieval.local.places import LocalPlaces
 
 _NUMBERS_A_BLOCK = 8_000_000  # float32 similarities at a time: 32 MB
 

@@ -12,16 +12,16 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from featx.errors import StoreError, UsageError
-from featx.retrieval.candidate_structures import Candidate, candidate_structures
 from featx.retrieval.faiss_library import n_search_threads
-from featx.retrieval.principal_components import PrincipalComponents, fit_components
 from featx.retrieval.scanning import nearest_places
 from featx.retrieval.structures import SearchParameters, Structure, TooSlowError
-from featx.retrieval.sweeping import HeldOut, speeds, sweep
-from featx.retrieval.trials import Trial, Tuning, with_front
-from featx.retrieval.tuning_reasons import unreachable, why_flat, why_structure
+from featx.retrieval.structures.principal_components import PrincipalComponents, fit_components
+from featx.retrieval.tuning.candidates import Candidate, candidate_structures
+from featx.retrieval.tuning.reasons import unreachable, why_flat, why_structure
+from featx.retrieval.tuning.sweeping import HeldOut, speeds, sweep
+from featx.retrieval.tuning.trials import Trial, Tuning, with_front
+from featx.retrieval.tuning.wishes import RecallWish
 from featx.retrieval.vector_rows import VectorRows
-from featx.retrieval.wishes import RecallWish
 
 _LOGGER = logging.getLogger(__name__)
 _SHARE_HELD_OUT = 20  # at most one row in so many

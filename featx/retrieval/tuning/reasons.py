@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from featx.retrieval.trials import Trial
-from featx.retrieval.wishes import RecallWish
+from featx.retrieval.tuning.trials import Trial
+from featx.retrieval.tuning.wishes import RecallWish
 
 
 def why_flat(trials: Sequence[Trial], best: Trial | None, flat: Trial) -> str:

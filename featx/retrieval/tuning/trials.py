@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from featx.retrieval.structures import SearchParameters
-from featx.retrieval.wishes import RecallWish
+from featx.retrieval.tuning.wishes import RecallWish
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from threadpoolctl import threadpool_limits
 from featx.retrieval.faiss_library import n_search_threads
 from featx.retrieval.scanning import best_proposed
 from featx.retrieval.structures import SearchParameters, Structure
-from featx.retrieval.trials import Trial
+from featx.retrieval.tuning.trials import Trial
+from featx.retrieval.tuning.wishes import RecallWish
 from featx.retrieval.vector_rows import VectorRows
-from featx.retrieval.wishes import RecallWish
 
 _CANDIDATES_PER_NEIGHBOUR = (1, 1.3, 1.6, 2, 2.5, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32)
 _STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)

@@ -15,11 +15,11 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial import cKDTree
 
-from featx.retrieval.local_places import LocalPlaces
+from featx.retrieval.local.places import LocalPlaces
 
 _MOST_NEAR = 32  # places of the query that a place of a candidate is compared with
 _OFF = 2.5  # tolerances, in four directions, for what is found by chance
-_RIDGE = 1e-2  # as in `local_geometry`
+_RIDGE = 1e-2  # as in `geometry`
 
 
 class GuidedMatching:

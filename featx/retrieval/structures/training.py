@@ -9,9 +9,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from featx.errors import UsageError
-from featx.retrieval.faiss_indexes import innermost, inverted_file, is_graph, transforms
 from featx.retrieval.faiss_library import import_faiss
-from featx.retrieval.principal_components import PrincipalComponents, fit_components
+from featx.retrieval.structures.faiss_indexes import innermost, inverted_file, is_graph, transforms
+from featx.retrieval.structures.principal_components import PrincipalComponents, fit_components
 
 if TYPE_CHECKING:
     from featx.retrieval.vector_rows import VectorRows

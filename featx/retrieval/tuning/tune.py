@@ -10,16 +10,14 @@ import numpy as np
 
 from featx.errors import UsageError
 from featx.retrieval.scanning import nearest_places
-from featx.retrieval.structure_training import check_factory
 from featx.retrieval.structures import Structure
-from featx.retrieval.sweeping import speeds
-from featx.retrieval.trials import Trial, Tuning
-from featx.retrieval.tuning_reasons import unreachable
-from featx.retrieval.tuning_run import TuningRun, flat_trial
+from featx.retrieval.structures.training import check_factory
+from featx.retrieval.tuning.reasons import unreachable
+from featx.retrieval.tuning.run import TuningRun, flat_trial
+from featx.retrieval.tuning.sweeping import speeds
+from featx.retrieval.tuning.trials import Tuning
+from featx.retrieval.tuning.wishes import RecallWish
 from featx.retrieval.vector_rows import VectorRows
-from featx.retrieval.wishes import RecallWish, parse_bytes, parse_recall
-
-__all__ = ["RecallWish", "Trial", "Tuning", "parse_bytes", "parse_recall", "tune"]
 
 _FEW_ROWS = 2000  # exact search of so few takes less than a millisecond, whatever else is tried
 _FEWEST_ROWS = 40  # that some can be held out of

@@ -12,13 +12,20 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from featx.errors import UsageError
-from featx.retrieval.faiss_indexes import can_filter, faiss_parameters, inverted_file, is_graph, kept_of, row_ranges
 from featx.retrieval.faiss_library import import_faiss
-from featx.retrieval.structure_format import ByteCounter, read_parts, write_parts
-from featx.retrieval.structure_training import trained_index
+from featx.retrieval.structures.faiss_indexes import (
+    can_filter,
+    faiss_parameters,
+    inverted_file,
+    is_graph,
+    kept_of,
+    row_ranges,
+)
+from featx.retrieval.structures.format import ByteCounter, read_parts, write_parts
+from featx.retrieval.structures.training import trained_index
 
 if TYPE_CHECKING:
-    from featx.retrieval.principal_components import PrincipalComponents
+    from featx.retrieval.structures.principal_components import PrincipalComponents
     from featx.retrieval.vector_rows import VectorRows
 
 _FEW_ROWS = 20_000
