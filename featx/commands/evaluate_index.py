@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from featx.extraction import ComputeOptions
     from featx.retrieval import ImageIndex
-    from featx.workflows.evaluating_index import IndexEvaluation, QuerySet, StageEvaluation
+    from featx.workflows.evaluating_index import IndexEvaluation, StageEvaluation
+    from featx.workflows.query_sets import QuerySet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,8 +121,8 @@ def _queries(
     options: ComputeOptions,
     weights: str | None,
 ) -> QuerySet:
-    from featx.workflows.evaluating_index import image_queries, own_queries, stored_queries
     from featx.workflows.file_kinds import STORE, kind_of
+    from featx.workflows.query_sets import image_queries, own_queries, stored_queries
 
     if source is None:
         return own_queries(index, chosen, pairs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,21 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featx.errors import StoreError, UsageError
-from featx.extraction import FeatureSpec
-from featx.images import ImageEntry
+from featx.errors import UsageError
 from featx.retrieval.metrics import RankingMetrics, measure_rankings
 from featx.retrieval.ranking import RankingSteps, rank
-from featx.store import check_same
-from featx.workflows.indexing import JoinedFeatures, index_spec
-from featx.workflows.originals import original_location
-from featx.workflows.searching import QueryEmbedder
+from featx.retrieval.tuning.sweeping import mean_interval
+from featx.workflows.query_sets import QuerySet
 
 if TYPE_CHECKING:
-    from featx.extraction import ComputeOptions
-    from featx.images import ImageListing
     from featx.retrieval import ImageIndex
-    from featx.store import FeatureStore
     from featx.workflows.second_stage import SecondStage
 
 _BLOCK = 256  # queries whose rankings are in memory at a time
@@ -34,35 +26,6 @@ _KS = (1, 5, 10, 100)
 _NONE = np.empty(0, np.int64)
 
 Relevant = Callable[[int], np.ndarray]
-
-
-@dataclass(frozen=True, eq=False)
-class QuerySet:
-    """Queries with what is needed to tell which answers are right.
-
-    Attributes
-    ----------
-    vectors : ndarray of float32, shape (n_queries, d)
-        As the index is searched with.
-    paths : tuple of str
-    labels : tuple of str or None
-    rows : ndarray of int64, shape (n_queries,)
-        Where the queries are in the index themselves, and left out of their own answers; −1 where they are not.
-    images : tuple of ImageEntry or int
-        The pictures, for a second stage; an int is a row of the index.
-    what : str
-        What they are, in words.
-    failures : tuple of (str, str)
-        Paths and reasons of images that could not be read.
-    """
-
-    vectors: np.ndarray
-    paths: tuple[str, ...]
-    labels: tuple[str | None, ...]
-    rows: np.ndarray
-    images: tuple[ImageEntry | int, ...]
-    what: str
-    failures: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,7 +41,7 @@ class StageEvaluation:
     ann_recall : float
         Share of the exact k nearest that are among its first k; after re-ranking, how much of them is left.
     ann_interval : tuple of float
-        Of its mean over queries, 95 %.
+        Of its mean over queries, 95 %; see `featx.retrieval.tuning.sweeping.mean_interval`.
     queries_per_second : float
         On all threads, in blocks of 256 queries.
     """
@@ -135,7 +98,7 @@ def evaluate_index(
     index : ImageIndex
         What is measured.
     queries : QuerySet
-        See `own_queries`, `stored_queries` and `image_queries`.
+        See `featx.workflows.query_sets`.
     truth : sequence of (query path, index path), optional
         Which images should be found; by default those with the label of the query.
     k : int
@@ -173,95 +136,10 @@ def evaluate_index(
         metrics = measure_rankings(pairs, _KS, query_left_out=bool((queries.rows >= 0).all()))
         exact = exact or first
         overlaps = [_overlap(found, nearest) for found, nearest in zip(first, exact, strict=True)]
-        mean, interval = float(np.mean(overlaps)), _interval(overlaps)
+        mean, interval = float(np.mean(overlaps)), mean_interval(np.array(overlaps))
         stages.append(StageEvaluation(name, metrics, mean, interval, len(first) / max(shallow.seconds, 1e-9)))
     said = "labels" if truth is None else "the ground truth"
     return IndexEvaluation(tuple(stages), min(k, depth), depth, queries, said, depth == n_rows)
-
-
-def own_queries(
-    index: ImageIndex, chosen: np.ndarray | None = None, truth: Sequence[tuple[str, str]] | None = None
-) -> QuerySet:
-    """Return rows of an index as queries: those for which `chosen` holds, else those that the truth names, or all
-    that have a label.
-    """
-    named = {query for query, _ in truth or ()}
-    if chosen is None and truth is not None:
-        chosen = np.array([path in named for path in index.paths])
-    rows = np.flatnonzero([label is not None for label in index.labels] if chosen is None else chosen)
-    if not len(rows):
-        why = "is named as a query by the ground truth" if truth is not None else "has a label"
-        raise UsageError(f"no image of the index {why}; give a ground truth, or queries that have labels")
-    return QuerySet(
-        index.take(rows),
-        tuple(index.paths[row] for row in rows),
-        tuple(index.labels[row] for row in rows),
-        rows,
-        tuple(rows.tolist()),
-        f"{len(rows)} images of the index",
-    )
-
-
-def stored_queries(index: ImageIndex, store: FeatureStore) -> QuerySet:
-    """Return the rows of a store as queries.
-
-    Raises
-    ------
-    FingerprintMismatchError
-        Its features were made in another way than those of the index.
-    FeatureKeyError
-        It does not have the features that the index holds.
-    """
-    check_same(index.fingerprint or {}, store.fingerprint, what=f"the store {store.path}")
-    features = JoinedFeatures(store, FeatureSpec.of_store(store, index_spec(index).key))
-    names, paths = store.label_names, store.paths.tolist()
-    return QuerySet(
-        index.embed(features[:]),
-        tuple(paths),
-        tuple(names[label] if label >= 0 else None for label in store.labels),
-        _rows_of_files(index, np.asarray(store.digests)),
-        tuple(ImageEntry(path, location=original_location(store.source, path)) for path in paths),
-        f"{store.rows} images of {store.path}",
-    )
-
-
-def image_queries(
-    index: ImageIndex, listing: ImageListing, options: ComputeOptions | None = None, *, weights: str | None = None
-) -> QuerySet:
-    """Return the images of a source as queries; those that cannot be read are left out and named.
-
-    Raises
-    ------
-    StoreError
-        None can be read; and as `featx.workflows.searching.query_images` does.
-    """
-    embedder = QueryEmbedder(index, options, weights)
-    found: dict[ImageEntry, np.ndarray] = {}
-    reasons: dict[ImageEntry, str] = {}
-    for start in range(0, len(listing.entries), _BLOCK):
-        vectors, failed = embedder.vectors_of(listing.entries[start : start + _BLOCK])
-        found |= vectors
-        reasons |= failed
-    if not found:
-        raise StoreError(f"none of the {len(reasons)} images of {listing.source} can be read")
-    names = listing.class_names
-    return QuerySet(
-        np.stack(list(found.values())),
-        tuple(entry.path for entry in found),
-        tuple(names[entry.label] if entry.label >= 0 else None for entry in found),
-        _rows_of_files(index, np.array([np.frombuffer(entry.read().digest, np.uint8) for entry in found])),
-        tuple(found),
-        f"{len(found)} images of {listing.source}",
-        tuple((entry.path, reason) for entry, reason in reasons.items()),
-    )
-
-
-def _rows_of_files(index: ImageIndex, digests: np.ndarray) -> np.ndarray:
-    """Return the row of each image file that is in the index, by its digest; −1 of the others."""
-    if index.images.digests is None:
-        return np.full(len(digests), -1)
-    row_of = {digest.tobytes(): row for row, digest in enumerate(index.images.digests)}
-    return np.array([row_of.get(digest.tobytes(), -1) for digest in digests], np.int64)
 
 
 class _Timed(Iterator[np.ndarray]):
@@ -364,10 +242,3 @@ def _by_truth(
         return rows[rows != queries.rows[number]]
 
     return relevant
-
-
-def _interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the 95 % interval of a mean, by the normal distribution."""
-    half = 1.96 * float(np.std(values)) / math.sqrt(len(values))
-    mean = float(np.mean(values))
-    return max(0.0, mean - half), min(1.0, mean + half)
