@@ -99,7 +99,7 @@ def test_the_page_opens_in_a_browser(store, tmp_path):
 )
 def test_bad_usage_is_refused(store, tmp_path, capsys, options, message):
     """What contradicts itself, or cannot be, ends with 2 and a reason."""
-    options = [option.format(tmp_path / "x", tmp_path) for option in options]
+    options = [option.format(tmp_path / "x.html", tmp_path) for option in options]
     assert run("duplicates", store, *options) == 2
     assert message in capsys.readouterr().err
 

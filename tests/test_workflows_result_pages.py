@@ -313,3 +313,12 @@ def test_light_and_dark_are_followed(tmp_path):
         assert (pixels[2, 2].max() < 40) == dark
         assert (pixels[2, 2].min() > 220) == (not dark)
         assert (np.abs(pixels - (200, 40, 40)).max(axis=2) < 12).sum() > 10_000
+
+
+@pytest.mark.parametrize("name", ["page", "page.jpg", "page.html.png"])
+def test_a_page_has_the_ending_of_one(tmp_path, name):
+    """A name that might be a picture's is refused before anything is written, also where it may be overwritten."""
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UsageError, match="allowed endings"):
+        write_results_page(tmp_path / name, [], title="t", facts={}, overwrite=True)
+    assert (tmp_path / name).read_text() == "mine"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featx.commands.options import add_json_argument
-from featx.commands.outputs import check_output, make_folder_of
+from featx.commands.outputs import check_apart, check_output, make_folder_of
 from featx.commands.tables import count, format_table
 from featx.errors import UsageError
 
@@ -50,6 +50,8 @@ def run(
     as_json: bool,
 ) -> int:
     """Find, print and save groups of duplicates."""
+    from featx.workflows.result_pages import check_page_name
+
     if exact_only and min_likeness is not None:
         raise UsageError("--min-likeness says what is near, and --exact-only leaves that out; give one of them")
     least = _DEFAULT_LIKENESS if min_likeness is None else min_likeness
@@ -58,8 +60,9 @@ def run(
     for option, file in (("--csv", csv), ("--html", html)):
         if file is not None:
             check_output(file, store, overwrite=overwrite, option=option)
-    if csv is not None and html is not None and Path(csv).absolute() == Path(html).absolute():
-        raise UsageError(f"--csv and --html are both {csv}; give them different names")
+    if html is not None:
+        check_page_name(html)
+    check_apart({option: Path(file) for option, file in (("--csv", csv), ("--html", html)) if file is not None}, [])
 
     from featx.store import FeatureStore
     from featx.workflows.duplicates import find_duplicates

@@ -88,6 +88,7 @@ def run(
     from featx.workflows.file_kinds import INDEX, require_kind
     from featx.workflows.image_arguments import named_images
     from featx.workflows.result_grids import check_grid_name
+    from featx.workflows.result_pages import check_page_name
 
     if k < 1:
         raise UsageError(f"-k {k} is not at least 1; leave it out for 10 neighbours")
@@ -98,6 +99,8 @@ def run(
     }
     if save_grid is not None:
         check_grid_name(save_grid)
+    if html is not None:
+        check_page_name(html)
     require_kind(index, INDEX)
     like = named_images(inputs) if inputs else []  # before torch is loaded: a wrong path should not wait for it
     unlike = named_images(minus) if minus else []

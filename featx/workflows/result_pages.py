@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from featx.errors import UsageError
 from featx.workflows.one_step_files import draft_of
 from featx.workflows.page_style import STYLE
 
@@ -22,6 +23,7 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri
 
 # Controls, marks that turn the direction of writing, what has no width, and bytes of file names that are not UTF-8.
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+_SUFFIXES = (".html", ".htm")
 _END_CHARACTERS = 18  # of a path, which are shown also where there is no room for all of it
 _LONGEST = 4096  # characters of one text: the longest path that Linux has
 
@@ -111,11 +113,14 @@ def write_results_page(
 
     Raises
     ------
+    UsageError
+        Another ending than .html or .htm.
     WouldOverwriteError
         There is a file already, and `overwrite` is false.
     StoreError
         It cannot be written.
     """
+    check_page_name(path)
     with draft_of(path, overwrite=overwrite) as draft, open(draft, "x", encoding="utf-8", newline="\n") as file:
         file.write(_head(title, facts))
         number = 0
@@ -124,6 +129,12 @@ def write_results_page(
         if not number:
             file.write('<p class="nothing">There is nothing to show.</p>\n')
         file.write(_FOOT)
+
+
+def check_page_name(path: str | Path) -> None:
+    """Raise `UsageError` where a page cannot be written under a name: a wrong one might be that of a picture."""
+    if Path(path).suffix.lower() not in _SUFFIXES:
+        raise UsageError(f"a page {Path(path).name!r} was asked for; allowed endings are {', '.join(_SUFFIXES)}.")
 
 
 def visible_text(text: str) -> str:

@@ -49,6 +49,8 @@ def parse_recall(text: str) -> RecallWish:
     UsageError
         For anything else.
     """
+    if not isinstance(text, str):
+        raise UsageError(f"a recall {text!r} was given; give a text such as '0.95@10', which says of how many.")
     found = re.fullmatch(r"\s*(\d*\.?\d+|\d+\.)\s*(%?)\s*(?:@\s*(\d+)\s*)?", text)
     if not found:
         raise UsageError(
