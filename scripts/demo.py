@@ -97,7 +97,7 @@ def raw_pixels(store_path: Path) -> tuple[int, dict]:
     from featx import FeatureStore
     from featx.heads import evaluate_head, fit_head, split_rows
     from featx.images import ImageEntry
-    from featx.workflows.searching import original_location
+    from featx.workflows.originals import original_location
 
     with FeatureStore(store_path) as store:
         locations = [original_location(store.source, path) for path in store.paths.tolist()]

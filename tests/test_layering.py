@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import itertools
 from pathlib import Path
 
@@ -261,3 +262,19 @@ def test_tests_mirror_the_house(path):
     """A test file is called after a room, a command, or one of the rules that hold for the whole house."""
     whole = {"layering", "import", "privacy", "readme"}
     assert path.stem.split("_")[1] in set(MAY_IMPORT) | whole
+
+
+SCRIPTS = sorted((PACKAGE.parent / "scripts").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_scripts_import_what_there_is(path):
+    """Every name of featx that a script imports, inside functions too, is where the script says."""
+    names = [
+        (node.module, alias.name)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "featx"
+        for alias in node.names
+    ]
+    missing = [pair for pair in names if not hasattr(importlib.import_module(pair[0]), pair[1])]
+    assert missing == []
