@@ -15,7 +15,13 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from featx.commands.evaluations import class_table, confusion_table
-from featx.commands.options import add_compute_arguments, add_json_argument, add_view_arguments, compute_options
+from featx.commands.options import (
+    add_compute_arguments,
+    add_json_argument,
+    add_view_arguments,
+    add_weights_argument,
+    compute_options,
+)
 from featx.commands.tables import count
 
 if TYPE_CHECKING:
@@ -34,9 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split", metavar="NAME", help="test, val, train or all (default: test if there is one, else val, else all)"
     )
     add_view_arguments(parser)
-    parser.add_argument(
-        "--weights", metavar="FILE", help="weights of the network, where they are not found by themselves"
-    )
+    add_weights_argument(parser)
     add_json_argument(parser)
     add_compute_arguments(parser)
 

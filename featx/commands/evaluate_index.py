@@ -16,7 +16,13 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from featx.commands.options import add_compute_arguments, add_json_argument, add_ranking_arguments, compute_options
+from featx.commands.options import (
+    add_compute_arguments,
+    add_json_argument,
+    add_ranking_arguments,
+    add_weights_argument,
+    compute_options,
+)
 from featx.commands.tables import format_table
 from featx.errors import UsageError
 
@@ -53,9 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--where", action="append", default=[], metavar="CONDITION", help="which may be found, such as split=train"
     )
     add_ranking_arguments(parser)
-    parser.add_argument(
-        "--weights", metavar="FILE", help="weights of the network, where they are not found by themselves"
-    )
+    add_weights_argument(parser)
     add_json_argument(parser)
     add_compute_arguments(parser)
 

@@ -17,7 +17,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featx.commands.options import add_compute_arguments, add_json_argument, check_seed, compute_options
+from featx.commands.options import (
+    add_compute_arguments,
+    add_json_argument,
+    add_output_argument,
+    check_seed,
+    compute_options,
+)
 from featx.commands.outputs import check_output, make_folder_of
 from featx.commands.tables import count, format_table
 from featx.errors import UsageError
@@ -33,8 +39,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``featx index``."""
     parser.add_argument("store", metavar="F.h5", help="features from featx extract")
-    parser.add_argument("--out", required=True, metavar="FILE", help="the index, such as flowers.index")
-    parser.add_argument("--overwrite", action="store_true", help="replace what is at --out")
+    add_output_argument(parser, "the index", "flowers.index")
     parser.add_argument(
         "--update", action="store_true", help="bring the index at --out in step with the store, without building it"
     )

@@ -130,6 +130,13 @@ def add_ranking_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_weights_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--weights``, for a network that a file names."""
+    parser.add_argument(
+        "--weights", metavar="FILE", help="weights of the network, where they are not found by themselves"
+    )
+
+
 def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what says how a network is run: ``--engine --device --batch-size --workers``."""
     group = parser.add_argument_group("how the network runs")

@@ -13,7 +13,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from featx.commands.options import add_compute_arguments, add_view_arguments, compute_options
+from featx.commands.options import add_compute_arguments, add_view_arguments, add_weights_argument, compute_options
 from featx.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,9 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs", nargs="*", metavar="C.featx IMAGE", help="a classifier (not with --model), then images"
     )
     parser.add_argument("--model", metavar="NAME", help="use this pretrained network's own classifier")
-    parser.add_argument(
-        "--weights", metavar="FILE", help="weights of the network, where they are not found by themselves"
-    )
+    add_weights_argument(parser)
     parser.add_argument("--top", type=int, default=1, metavar="N", help="classes shown an image (default: 1)")
     add_view_arguments(parser)
     form = parser.add_mutually_exclusive_group()

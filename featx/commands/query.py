@@ -11,7 +11,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featx.commands.options import add_compute_arguments, add_json_argument, add_ranking_arguments, compute_options
+from featx.commands.options import (
+    add_compute_arguments,
+    add_json_argument,
+    add_ranking_arguments,
+    add_weights_argument,
+    compute_options,
+)
 from featx.commands.outputs import check_apart, check_output, make_folder_of
 from featx.commands.tables import count, format_table
 from featx.errors import UsageError
@@ -53,9 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--html", metavar="OUT", help="write a page with pictures, one file that works offline")
     parser.add_argument("--save-grid", metavar="OUT", help="write a picture of all answers (.png or .jpg)")
     parser.add_argument("--overwrite", action="store_true", help="replace what is at --html and --save-grid")
-    parser.add_argument(
-        "--weights", metavar="FILE", help="weights of the network, where they are not found by themselves"
-    )
+    add_weights_argument(parser)
     add_compute_arguments(parser)
 
 

@@ -170,10 +170,12 @@ def update_index(index: ImageIndex, store: FeatureStore, compute: ComputeOptions
     columns = _columns(store, places, 0)
     index.images = replace(index.images, labels=tuple(columns["labels"]), splits=tuple(columns["splits"]))
     size = int(index.metadata.get("thumbnail_size") or 0)
+    first_id = index.next_id
     for start in range(0, len(new), _ROWS_AT_ONCE):
         block = np.array(new[start : start + _ROWS_AT_ONCE])
-        ids = index.add(features[block], **_columns(store, block, size))
-        _add_places(index, store, block, ids, compute)
+        index.add(features[block], **_columns(store, block, size))
+    if new:
+        _add_places(index, store, np.array(new), np.arange(first_id, index.next_id), compute)
     return IndexUpdate(len(new), len(gone), len(kept), index.rebuild_advice())
 
 

@@ -160,9 +160,12 @@ def query_images(
     embedder = QueryEmbedder(index, options, weights) if any(query.entries for query in asked) else None
     stage = None
     if rerank:
-        from featx.workflows.second_stage import open_second_stage
+        from featx.workflows.second_stage import SecondStage, open_second_stage
 
-        stage = open_second_stage(index, options, weights=weights)
+        if embedder is None:
+            stage = open_second_stage(index, options, weights=weights)
+        else:  # with the network that is open already
+            stage = SecondStage(index, embedder.computer.backbone, embedder.computer.options)
     start = 0
     while start < len(asked):
         block = _next_block(asked, start)
