@@ -13,6 +13,7 @@
     ├── StoreError (OSError)              2   a store that is missing, damaged, incomplete or of another format
     │   └── FeatureKeyError (KeyError)    2   features that the store does not hold, or an ambiguous name
     ├── HeadError (ValueError)            2   labels or features that a classifier cannot be fitted on
+    ├── TuningError (ArithmeticError)     2   a training that came to nothing
     └── RefusedError                      3   could be done, but would harm or mislead
         ├── FingerprintMismatchError (ValueError)   3   features made in another way
         ├── UnsafeFileError (ValueError)            3   a file that asks for more than data
@@ -70,6 +71,10 @@ class FeatureKeyError(StoreError, KeyError):
 
 class HeadError(FeatxError, ValueError):
     """Labels or features that a classifier cannot be fitted on."""
+
+
+class TuningError(FeatxError, ArithmeticError):
+    """A training that came to nothing."""
 
 
 class RefusedError(FeatxError):

@@ -90,6 +90,82 @@ def test_an_unknown_name_is_an_error_with_a_hint(name, message):
         open_backbone(name, weights="random:0")
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "own", "resize"),
+    [
+        ("test_resnet", 48, 160, 50),  # 160 of 168, at any size
+        ("torchvision:resnet18", 64, 224, 73),  # 224 of 256
+        ("test_vit", 64, 160, 67),
+    ],
+)
+def test_a_network_takes_pictures_of_another_size(name, size, own, resize):
+    """With `size` the same share is cropped off, all else of the transform stays, and the layers fit the size."""
+    usual, small = open_backbone(name, weights="random:0"), open_backbone(name, weights="random:0", size=size)
+    assert usual.transform.size == (own, own)
+    assert small.transform.size == (size, size)
+    assert small.transform.resize_size == (resize, resize)
+    share = size / small.transform.resize_size[0]
+    assert share == pytest.approx(own / usual.transform.resize_size[0], abs=1 / size)
+    assert small.transform.mean == usual.transform.mean
+    assert small.transform.interpolation == usual.transform.interpolation
+    assert small.layers["penultimate"].shape == usual.layers["penultimate"].shape
+    assert small.layers["penultimate"].macs < usual.layers["penultimate"].macs
+    with torch.inference_mode():
+        small.module(torch.zeros(1, 3, size, size))
+
+
+def test_its_own_size_changes_nothing():
+    """Giving the size that a network has anyway is as good as giving none."""
+    usual, same = (open_backbone("test_resnet", weights="random:0", size=size) for size in (None, 160))
+    assert same.transform == usual.transform
+    assert same.weights == usual.weights
+
+
+def test_weights_are_those_of_the_size_or_of_any():
+    """Convolutions have the same weights at every size; a transformer's position embeddings fit the size."""
+    one, other = (open_backbone("test_resnet", weights="random:0", size=size) for size in (48, 96))
+    assert one.weights.digest == other.weights.digest
+    vit = open_backbone("test_vit", weights="random:0", size=64)
+    patches = (64 // 16) ** 2
+    assert vit.module.pos_embed.shape[1] in (patches, patches + 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "size", "message"),
+    [
+        (lambda size: open_backbone("test_resnet", weights="random:0", size=size), 0, "size 0 is not at least 1 pixel"),
+        (
+            lambda size: open_backbone("torchvision:squeezenet1_1", weights="random:0", size=size),
+            8,
+            "torchvision:squeezenet1_1 cannot take pictures of 8 x 8 .*its own size is 224 x 224: leave the",
+        ),
+        (
+            lambda size: open_backbone(FakeNetwork(), transform=FAKE_TRANSFORM, size=size),
+            1,
+            "FakeNetwork cannot take pictures of 1 x 1 .*its own size is 8 x 8",
+        ),
+    ],
+)
+def test_sizes_that_a_network_cannot_take(make, size, message):
+    """The error says why, in the network's own words, and what its own size is."""
+    with pytest.raises(BackboneError, match=message):
+        make(size)
+
+
+def test_a_module_of_ones_own_takes_another_size():
+    """Its transform is scaled as that of a named network is."""
+    backbone = open_backbone(FakeNetwork(), transform=FAKE_TRANSFORM, size=16)
+    assert (backbone.transform.size, backbone.transform.resize_size) == ((16, 16), (16, 16))
+    assert backbone.layers["stages.1"].shape == (4, 8, 8)
+
+
+def test_a_transform_at_another_size():
+    """Both sides become those of the size, and the resized edges keep their ratio to them, rounded to whole pixels."""
+    wide = TransformSpec(size=(224, 256), resize_size=(256, 288), crop_mode="squash", interpolation="bilinear")
+    assert wide.at_size(112) == TransformSpec((112, 112), (128, 126), "squash", "bilinear")
+    assert TransformSpec((224, 224), (256, 256)).at_size(96).resize_size == (110, 110)  # 109.7
+
+
 def test_a_module_of_ones_own_needs_its_transform():
     """A network given as an object says by itself how its pictures are prepared, and is frozen."""
     with pytest.raises(BackboneError, match="needs its TransformSpec"):

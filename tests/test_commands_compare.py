@@ -7,7 +7,6 @@ import io
 import json
 import os
 import shlex
-import sys
 
 import numpy as np
 import pytest
@@ -156,7 +155,6 @@ def test_out_holds_what_the_object_says(suffix, store, tmp_path, compared, capsy
 
 def test_a_plot_is_a_picture(store, tmp_path, capsys):
     """``--plot`` writes a picture, and the report says where."""
-    pytest.importorskip("matplotlib", reason="matplotlib is an extra: pip install featx[plot]")
     from PIL import Image
 
     out = tmp_path / "new" / "plot.png"
@@ -231,14 +229,6 @@ def test_what_cannot_be_compared(options, said, tmp_path, monkeypatch, capsys):
     assert out == ""
     assert said in err
     assert set(tmp_path.iterdir()) == before
-
-
-@pytest.mark.usefixtures("nothing_measured")
-def test_without_matplotlib_a_plot_is_refused_before_the_work(store, tmp_path, monkeypatch, capsys):
-    """Nobody waits an hour to be told what to install."""
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert run("compare", store, *SHORT, "--plot", tmp_path / "p.png", "--journal", tmp_path / "j") == 2
-    assert 'pip install "featx[plot]"' in capsys.readouterr().err
 
 
 def test_stores_of_which_nothing_can_be_learned(tmp_path, capsys):

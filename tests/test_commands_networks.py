@@ -8,6 +8,24 @@ import pytest
 from gallery import run
 
 from featx.backbones import open_backbone
+from featx.backbones.timing import Timing
+
+
+@pytest.fixture
+def measured(tmp_path, monkeypatch):
+    """The networks that are measured: nothing is run, each takes 40 ms, Xception cannot be run; the cache is empty."""
+    asked = []
+
+    def measure(name):
+        asked.append(name)
+        if name == "legacy_xception":
+            raise RuntimeError("out of luck")
+        return Timing(40.04, "abacus on table, f32", 8, 3)
+
+    monkeypatch.setenv("FEATX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("featx.backbones.classic_networks.time_network", measure)
+    monkeypatch.setattr("featx.backbones.classic_networks.current_load", lambda: 0.1)
+    return asked
 
 
 def test_layers_shows_the_stages_and_what_the_classifier_receives(capsys):
@@ -89,3 +107,85 @@ def test_models_as_json(capsys):
     names = {model["name"]: model for model in models}
     assert names["tf_efficientnet_lite0"]["n_parameters"] == 4_652_008
     assert all(model["weights"] in ("bundled", "cache") for model in models)
+
+
+def test_the_classic_networks_are_one_table(measured, capsys):
+    """Keras' figures, what timm has instead, its count of parameters, measured times, and notes below."""
+    assert run("models", "--classic") == 0
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert " ".join(header.split()) == "Keras' name MB top-1 top-5 M depth timm's name weights top-1 M input ms"
+    rows = {line.split()[0]: line.split()[1:] for line in lines[:12]}
+    assert rows["VGG16"] == [
+        "528",
+        "71.3",
+        "90.1",
+        "138.4",
+        "16",
+        "vgg16.tv_in1k",
+        "hub",
+        "71.6",
+        "138.4",
+        "224x224",
+        "40.0",
+    ]
+    assert rows["Xception"][-1] == "?"
+    assert rows["EfficientNet-Lite0"][:5] == ["–"] * 5
+    assert rows["EfficientNet-Lite0"][5:] == ["tf_efficientnet_lite0", "bundled", "74.8", "4.7", "224x224", "40.0"]
+    assert len(measured) == len(rows) == 12
+    below = lines[12:]
+    assert "? Xception: out of luck" in below
+    assert any("https://keras.io/api/applications/" in line for line in below)
+    assert any("of 8 at a time; abacus on table, f32" in line and "measured now" in line for line in below)
+    assert sum(line.startswith("ResNet50, ResNet101, ResNet152: ") for line in below) == 1
+    assert not any("busy" in line for line in below)
+
+
+def test_classic_times_are_remembered(measured, capsys):
+    """The second time nothing is measured, and it says so; ``--measure-again`` measures."""
+    for arguments, n_measured, said in (
+        ((), 1, "measured now, and remembered"),
+        ((), 1, "remembered; --measure-again measures anew"),
+        (("--measure-again",), 2, "measured now, and remembered"),
+    ):
+        assert run("models", "vgg19", "--classic", *arguments) == 0
+        assert said in capsys.readouterr().out
+        assert measured == ["vgg19"] * n_measured
+
+
+def test_classic_times_that_mislead_or_are_lost_are_said(measured, tmp_path, monkeypatch, capsys):
+    """A busy machine and a cache that cannot be written are named in the table; neither is an error."""
+    monkeypatch.setattr("featx.backbones.classic_networks.current_load", lambda: 1e3)
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    assert run("models", "lite0", "--classic") == 0
+    out = capsys.readouterr().out
+    assert "(not remembered: " in out
+    assert "The machine was busy when this was measured (load 1000.0 on " in out
+    assert measured == ["tf_efficientnet_lite0"]
+
+
+@pytest.mark.usefixtures("measured")
+def test_classic_networks_as_json(capsys):
+    """``--json`` is one object: the machine, and a network with all that is known of it; missing is null."""
+    assert run("models", "*tion", "--classic", "--json") == 0
+    described = json.loads(capsys.readouterr().out)
+    assert set(described) == {"machine", "networks"}
+    assert described["machine"]["cores"] >= 1
+    (network,) = described["networks"]
+    assert (network["name"], network["megabytes"], network["timing"]) == ("Xception", 88, None)
+    assert (network["model"], network["n_parameters"]) == ("legacy_xception.tf_in1k", 22_855_952)
+    assert network["reason"] == "out of luck"
+    assert run("models", "lite0", "--classic", "--json") == 0
+    (default,) = json.loads(capsys.readouterr().out)["networks"]
+    assert default["timing"]["milliseconds"] == 40.04
+    assert default["top1"] is None
+
+
+def test_what_is_not_classic(measured, capsys):
+    """A name that is not in the table is exit 2, and so is measuring again what has no measured times."""
+    assert run("models", "alexnet", "--classic") == 2
+    assert "no classic network fits 'alexnet'" in capsys.readouterr().err
+    assert run("models", "--measure-again") == 2
+    assert "--measure-again goes with --classic" in capsys.readouterr().err
+    assert run("models", "--classic", "--local") == 0
+    assert "EfficientNet-Lite0" in capsys.readouterr().out
+    assert "tf_efficientnet_lite0" in measured

@@ -1,4 +1,4 @@
-"""Pictures of a comparison: what they show, where they are written, and what happens without matplotlib."""
+"""Pictures of a comparison: what they show, and where they are written."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import pytest
 from featx.comparison import Candidate, Comparison, Cost, FoldScore, rank_candidates, save_plots
 from featx.comparison.plots import pareto_front, plot_by_bytes, plot_by_depth
 from featx.errors import UsageError
-
-pytest.importorskip("matplotlib", reason="matplotlib is an extra: pip install featx[plot]")
 
 LAYERS = {"blocks.0@avg": (16, 0.1, 10), "blocks.3@avg": (80, 0.4, 34), "blocks.3@max": (80, 0.4, 30)}
 LAYERS |= {"penultimate@avg": (1280, 1.0, 32), "blocks.3@avg+penultimate@avg": (1360, 1.0, 35)}
@@ -158,15 +156,6 @@ def test_little_can_be_drawn_too(tmp_path):
         assert (tmp_path / f"{head}.svg").stat().st_size > 1000
         (axes,) = plot_by_depth(comparison).axes
         assert "no layer of known depth" in [text.get_text() for text in axes.texts]
-
-
-def test_without_matplotlib_the_extra_is_named(comparison, tmp_path, monkeypatch):
-    """Without matplotlib the error says what to install."""
-    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
-        monkeypatch.setitem(sys.modules, name, None)
-    for call in (lambda: plot_by_depth(comparison), lambda: save_plots(comparison, tmp_path / "a.png")):
-        with pytest.raises(UsageError, match=r'pip install "featx\[plot\]"'):
-            call()
 
 
 def test_pyplot_is_not_touched(comparison, tmp_path):

@@ -100,6 +100,24 @@ def test_random_weights_open_again(image_folder, tmp_path):
         spec.open(ComputeOptions(engine="torch"), weights="random:5")
 
 
+def test_another_size_is_part_of_the_features(image_folder, tmp_path):
+    """A network opened from a specification takes pictures of the size of the store, not of its own."""
+    backbone = open_backbone("test_resnet", weights="random:0", size=48)
+    extract(backbone, image_folder, tmp_path / "small.h5")
+    extract(open_backbone("test_resnet", weights="random:0"), image_folder, tmp_path / "usual.h5")
+    with FeatureStore(tmp_path / "small.h5") as store, FeatureStore(tmp_path / "usual.h5") as usual:
+        spec = FeatureSpec.of_store(store)
+        assert spec.fingerprint["transform"]["size"] == [48, 48]
+        assert not np.allclose(store["penultimate"][:], usual["penultimate"][:])
+        computer = spec.open(ComputeOptions(engine="torch"))
+        assert computer.backbone.transform == backbone.transform
+        features, _ = computer.features_of(list_images(image_folder).entries[:3])
+        np.testing.assert_allclose(features["penultimate@avg"], store["penultimate"][:3], rtol=1e-4, atol=1e-5)
+    resized = {**spec.fingerprint["transform"], "resize_size": [48, 48]}
+    with pytest.raises(FingerprintMismatchError, match="transform"):
+        changed(spec, transform=resized).open(ComputeOptions(engine="torch"))
+
+
 def test_a_network_named_by_a_file_is_not_requested(spec, monkeypatch):
     """Opening what a bundle or index names asks no hub: the user named the file, not the network."""
     monkeypatch.setattr(weights_of, "download_hub_file", lambda *_: pytest.fail("asked the hub"))

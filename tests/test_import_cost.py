@@ -14,6 +14,7 @@ import featx
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(featx.__file__).parents[1])}
 HEAVY = ("torch", "torchvision", "timm", "faiss", "sklearn", "openvino", "h5py", "scipy", "skops", "PIL", "numpy")
+HEAVY += ("matplotlib",)
 SECONDS_ALLOWED = 0.5
 
 PUBLIC = [

@@ -63,7 +63,7 @@ def find_models(pattern: str = "*", *, local: bool = False) -> list[ModelSummary
     """
     wanted = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
     names = [name for name in timm.list_models() if fnmatch.fnmatchcase(name, wanted)]
-    found = [ModelSummary(name, _weights_place(name)) for name in names]
+    found = [ModelSummary(name, weights_place(name)) for name in names]
     if local:
         found = [model for model in found if model.weights in ("bundled", "cache")]
     if not found:
@@ -74,7 +74,24 @@ def find_models(pattern: str = "*", *, local: bool = False) -> list[ModelSummary
     return [_measured(model) for model in found] if len(found) <= MAX_BUILT else found
 
 
-def _weights_place(name: str) -> str:
+def summarise_model(name: str) -> ModelSummary:
+    """Return what a network of timm is; it is built, but for its weights.
+
+    Parameters
+    ----------
+    name : str
+        timm's name, with a tag or without.
+
+    Raises
+    ------
+    RuntimeError
+        timm has no network of that name.
+    """
+    return _measured(ModelSummary(name, weights_place(name)))
+
+
+def weights_place(name: str) -> str:
+    """Return where the weights of a network of timm would come from: see `ModelSummary`."""
     if weights_of.bundled_weights(name) is not None:
         return "bundled"
     config: Any = get_pretrained_cfg(name)

@@ -182,8 +182,10 @@ def _penultimate(
         # A head that holds the classifier runs here too, but cut short: its full output comes after this layer.
         skipped = [name for name, event in events.items() if event.n_calls and name not in ran]
         whole = [name for name in ran if name in events and not any(s.startswith(f"{name}.") for s in skipped)]
-        order = max((events[name].order for name in whole), default=-1)
-        return [describe(PENULTIMATE, _shape_of(output), macs, 0, order + 0.5, 1)]
+        order = max((events[name].order for name in whole), default=-1) + 0.5
+        # A step without weights, such as flattening, may end the head with and without the classifier in front of it.
+        order = min([order, *(events[name].order - 0.5 for name in skipped)])
+        return [describe(PENULTIMATE, _shape_of(output), macs, 0, order, 1)]
     weighted = [
         name
         for name, event in events.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +68,7 @@ def open_backbone(
     weights: str | None = None,
     transform: TransformSpec | None = None,
     download: bool = True,
+    size: int | None = None,
 ) -> Backbone:
     """Return a frozen network.
 
@@ -83,21 +84,42 @@ def open_backbone(
         For a module of your own.
     download : bool
         Whether weights that are not on this machine may be requested from the hub.
+    size : int, optional
+        Height and width in pixels of the pictures that it is to take, in place of its own.
 
     Raises
     ------
     BackboneError
-        The name is unknown, or the weights do not fit.
+        The name is unknown, the weights do not fit, or the network cannot take pictures of that size.
     WeightsNotFoundError
         There are no weights in any of these places; the message lists what was tried.
     """
     if isinstance(model, nn.Module):
-        return _open_module(model, transform)
+        return _resized(_open_module(model, transform), size)
     if weights is not None and weights.startswith("random:"):
         _seed(weights)
     if model.startswith(TORCHVISION):
-        return _open_torchvision(model.removeprefix(TORCHVISION), weights, download)
-    return _open_timm(model, weights, download)
+        return _resized(_open_torchvision(model.removeprefix(TORCHVISION), weights, download), size)
+    return _resized(_open_timm(model, weights, download, size), size)
+
+
+def _resized(backbone: Backbone, size: int | None) -> Backbone:
+    """Return the network for pictures of another size, after it has run on one."""
+    if size is None or backbone.transform.size == (size, size):
+        return backbone
+    if size < 1:
+        raise BackboneError(f"size {size} is not at least 1 pixel; leave it out for the network's own")
+    resized = replace(backbone, transform=backbone.transform.at_size(size))
+    try:
+        resized.layers  # noqa: B018 - observed once, and kept
+    except Exception as error:  # every architecture has its own way to refuse
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        own = " x ".join(map(str, backbone.transform.size))
+        raise BackboneError(
+            f"{backbone.name} cannot take pictures of {size} x {size} ({reason}); its own size is {own}: leave the size"
+            " out, or try a multiple of 32"
+        ) from error
+    return resized
 
 
 def _open_module(module: nn.Module, transform: TransformSpec | None) -> Backbone:
@@ -127,7 +149,7 @@ def _create(make: Any, weights: str | None) -> nn.Module:
         return make()
 
 
-def _open_timm(name: str, weights: str | None, download: bool) -> Backbone:
+def _open_timm(name: str, weights: str | None, download: bool, size: int | None = None) -> Backbone:
     folder = _hub_folder(name, weights is None, download) if name.startswith(("hf-hub:", "hf_hub:")) else None
     opened = f"local-dir:{folder}" if folder else name
     try:
@@ -135,6 +157,8 @@ def _open_timm(name: str, weights: str | None, download: bool) -> Backbone:
     except (RuntimeError, ValueError, FileNotFoundError) as error:
         raise _unknown_model(name, error) from error
     config: dict[str, Any] = module.pretrained_cfg  # type: ignore[assignment]
+    if size is not None and config.get("fixed_input_size") and tuple(config["input_size"][1:]) != (size, size):
+        module = _create(lambda: timm.create_model(opened, img_size=size), weights)  # its position embeddings differ
     transform = TransformSpec.from_timm(resolve_model_data_config(module))
     full = _full_name(name, config, folder or _local_folder(name))
     if weights is not None and weights.startswith("random:"):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from featx.backbones.cache_folder import cache_folder
 from featx.errors import EngineError
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def _check_precision(compiled: Any, precision: str) -> None:
 def _converted(openvino: ModuleType, core: Any, taps: Taps, size: tuple[int, int], cache_key: str | None) -> Any:
     """Return the network as an OpenVINO model with a free batch axis, from the cache where it is there."""
     try:
-        folder = _cache_folder() / cache_key if cache_key else None
+        folder = cache_folder() / "converted" / cache_key if cache_key else None
     except RuntimeError:  # a user without a home
         folder = None
     if folder is not None:
@@ -222,14 +223,6 @@ def _quiet_conversion() -> Iterator[None]:
     finally:
         root.setLevel(level)
         root.filters[:], root.handlers[:] = filters, handlers
-
-
-def _cache_folder() -> Path:
-    """Return where converted networks are kept: ``FEATX_CACHE``, else ``featx`` in the user's cache folder."""
-    root = os.environ.get("FEATX_CACHE")
-    if root:
-        return Path(root) / "converted"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "featx" / "converted"
 
 
 def _read_cached(core: Any, folder: Path) -> Any:

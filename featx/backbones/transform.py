@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from featx.errors import BackboneError
@@ -55,6 +55,25 @@ class TransformSpec:
             mean=_three(config["mean"]),
             std=_three(config["std"]),
         )
+
+    @property
+    def side(self) -> int | None:
+        """Height and width in pixels of what the network sees, where they are the same; else None."""
+        height, width = self.size
+        return height if height == width else None
+
+    def at_size(self, size: int) -> TransformSpec:
+        """Return the same transform for square pictures of another size, with the same share cropped off.
+
+        Parameters
+        ----------
+        size : int
+            Height and width in pixels.
+        """
+        resized = tuple(
+            math.floor(size * whole / seen + 0.5) for whole, seen in zip(self.resize_size, self.size, strict=True)
+        )
+        return replace(self, size=(size, size), resize_size=(resized[0], resized[1]))
 
     @property
     def fill(self) -> tuple[int, int, int]:

@@ -7,7 +7,6 @@ journal beside the store: repeating the command continues it.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shlex
 import sys
@@ -156,11 +155,8 @@ def _check_files(store: str, out: str | None, plot: str | None, journal: str | N
         raise UsageError(f"--out {out} is of no known kind; give a name that ends in .csv, .md or .json")
     if out is not None and journal is not None and Path(out).absolute() == Path(journal).absolute():
         raise UsageError(f"--out and --journal are both {out}; give two names")
-    if plot is not None:
-        if Path(plot).suffix.lower() not in _PICTURES:
-            raise UsageError(f"--plot {plot} is of no known kind; give a name that ends in .png, .svg or .pdf")
-        if importlib.util.find_spec("matplotlib") is None:
-            raise UsageError('--plot needs matplotlib; install it with: pip install "featx[plot]"')
+    if plot is not None and Path(plot).suffix.lower() not in _PICTURES:
+        raise UsageError(f"--plot {plot} is of no known kind; give a name that ends in .png, .svg or .pdf")
     for file in (out, plot):
         if file is not None:
             check_output(file, store, overwrite=overwrite)

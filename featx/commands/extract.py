@@ -16,6 +16,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from featx.commands.failures import print_failures
 from featx.commands.options import add_compute_arguments, add_json_argument, add_output_argument, compute_options
 from featx.commands.tables import count, format_table
 from featx.errors import WouldOverwriteError
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from featx.extraction import Extraction, ExtractionReport
-
-_N_FAILURES_SHOWN = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", default="tf_efficientnet_lite0", metavar="NAME", help="network (default: %(default)s)"
     )
     network.add_argument("--weights", metavar="FILE", help="weights file, or random:SEED (default: looked for)")
+    network.add_argument(
+        "--size", type=int, metavar="N", help="pictures of N x N pixels for the network (default: its own size)"
+    )
     network.add_argument(
         "--layers",
         default="penultimate",
@@ -74,6 +76,7 @@ def run(
     out: str,
     model: str,
     weights: str | None,
+    size: int | None,
     layers: str,
     pool: str,
     keep_map: str | None,
@@ -105,7 +108,7 @@ def run(
     from featx.backbones import open_backbone
     from featx.extraction import Extraction, FeatureComputer, select_maps
 
-    backbone = open_backbone(model, weights=weights)
+    backbone = open_backbone(model, weights=weights, size=size)
     selection = backbone.select(layers, pool)
     maps = None if keep_map is None else select_maps(backbone, keep_map)
     extraction = Extraction(
@@ -128,7 +131,7 @@ def run(
         report = extraction.run()
     seconds = time.perf_counter() - started
     print(json.dumps(_as_json(extraction, report, seconds)) if as_json else _summary(extraction, report, seconds))
-    _print_failures(report)
+    print_failures(report.failures, report.out)
     return 1 if report.failures else 0
 
 
@@ -234,13 +237,3 @@ def _as_json(extraction: Extraction, report: ExtractionReport, seconds: float) -
         "engine": report.engine,
         "seconds": round(seconds, 3),
     }
-
-
-def _print_failures(report: ExtractionReport) -> None:
-    if not report.failures:
-        return
-    print(f"{count(len(report.failures), 'image')} could not be read, without a row in the store:", file=sys.stderr)
-    for path, reason in report.failures[:_N_FAILURES_SHOWN]:
-        print(f"  {path}: {reason}", file=sys.stderr)
-    if len(report.failures) > _N_FAILURES_SHOWN:
-        print(f"  … all of them: featx info {shlex.quote(str(report.out))} --failures", file=sys.stderr)

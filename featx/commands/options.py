@@ -24,14 +24,13 @@ def add_layer_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_row_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what says which rows are learned from: ``--seed --held-out --balanced --groups`` and what is allowed."""
+def add_split_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what says which rows are held out: ``--seed --held-out --groups --allow-duplicates``."""
     parser.add_argument("--seed", type=int, default=_SEED, metavar="N", help="of folds and held-out rows (default: 0)")
     parser.add_argument(
         "--held-out", type=float, default=_HELD_OUT, metavar="SHARE",
         help="share of rows to score on where there is no test or val split (default: 0.2)",
     )  # fmt: skip
-    parser.add_argument("--balanced", action="store_true", help="weigh classes by the inverse of their size")
     parser.add_argument(
         "--groups", metavar="COLUMN", dest="group_column",
         help="column of the CSV that the store was made from: images with the same text in it stay on one side"
@@ -40,6 +39,12 @@ def add_row_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-duplicates", action="store_true", help="do not look for copies and near-copies of images"
     )
+
+
+def add_row_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what says which rows a head is fitted on, and how: `add_split_arguments`, ``--balanced --allow-random``."""
+    add_split_arguments(parser)
+    parser.add_argument("--balanced", action="store_true", help="weigh classes by the inverse of their size")
     parser.add_argument("--allow-random", action="store_true", help="accept features of untrained weights")
 
 

@@ -1,7 +1,7 @@
 """Two pictures of a comparison: accuracy by depth of the layer, and accuracy against bytes an image.
 
-matplotlib is an extra and is imported when a picture is asked for. Figures are made without pyplot, so that nothing
-global is changed and no window opens.
+matplotlib is imported when a picture is asked for. Figures are made without pyplot, so that nothing global is changed
+and no window opens.
 """
 
 from __future__ import annotations
@@ -34,11 +34,6 @@ def plot_by_depth(comparison: Comparison) -> Figure:
     """Return a picture of accuracy by depth: one line a head, the best scaler, reducer and pool at each layer.
 
     Several layers together have no depth of their own; the best few of them stand on the right.
-
-    Raises
-    ------
-    UsageError
-        Without matplotlib.
     """
     figure = _new_figure(7.6, 6.6)
     _draw_by_depth(figure.add_subplot(), comparison)
@@ -46,13 +41,7 @@ def plot_by_depth(comparison: Comparison) -> Figure:
 
 
 def plot_by_bytes(comparison: Comparison) -> Figure:
-    """Return a picture of accuracy against bytes an image, with the best, the cheapest tied and the Pareto front.
-
-    Raises
-    ------
-    UsageError
-        Without matplotlib.
-    """
+    """Return a picture of accuracy against bytes an image, with the best, the cheapest tied and the Pareto front."""
     figure = _new_figure(7.6, 6.6)
     _draw_by_bytes(figure.add_subplot(), comparison)
     return figure
@@ -71,7 +60,7 @@ def save_plots(comparison: Comparison, path: str | Path) -> None:
     Raises
     ------
     UsageError
-        For another ending, a folder that does not exist, or without matplotlib.
+        For another ending, or a folder that does not exist.
     """
     path = Path(path)
     if path.suffix.lower() not in _SUFFIXES:
@@ -93,11 +82,9 @@ def save_plots(comparison: Comparison, path: str | Path) -> None:
 
 def _new_figure(width: float, height: float) -> Figure:
     """Return an empty figure that is drawn in memory; sizes in inches."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UsageError(f'pictures need matplotlib ({error}). Install it with: pip install "featx[plot]"') from error
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure

@@ -119,12 +119,22 @@ class FeatureSpec:
             weights = source.removeprefix("file:")
         elif weights is None and source.startswith("random:"):
             weights = source
-        backbone = backbones.open_backbone(str(self.fingerprint["model"]), weights=weights, download=False)
+        backbone = backbones.open_backbone(
+            str(self.fingerprint["model"]), weights=weights, download=False, size=self._square_size()
+        )
         taps = [*backbone.select(list(self.keys)).taps, *(map_tap(backbone, layer) for layer in maps)]
         options = replace(options or ComputeOptions(), precision=str(self.fingerprint["precision"]))
         computer = FeatureComputer(backbone, taps, options)
         check_same(self.fingerprint, computer.fingerprint(), what=f"the network {backbone.name} as it opens here")
         return computer
+
+    def _square_size(self) -> int | None:
+        """Return the side of the network's pictures; None where they are not square, or nothing is said of them."""
+        transform = self.fingerprint.get("transform")
+        size = transform.get("size") if isinstance(transform, dict) else None
+        if not isinstance(size, list) or len(size) != 2 or size[0] != size[1]:
+            return None
+        return size[0] if isinstance(size[0], int) and size[0] > 0 else None
 
     def to_json(self) -> dict[str, Any]:
         """Return the specification as JSON-able values."""

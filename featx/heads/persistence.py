@@ -64,6 +64,7 @@ ALLOWED_TYPES: dict[str, frozenset[str]] = {
             "sklearn.linear_model._logistic.LogisticRegression",
             "sklearn.linear_model._ridge.RidgeClassifier",
             "sklearn.neighbors._classification.KNeighborsClassifier",
+            "sklearn.neural_network._multilayer_perceptron.MLPClassifier",
             "sklearn.pipeline.Pipeline",
             "sklearn.preprocessing._data.MinMaxScaler",
             "sklearn.preprocessing._data.Normalizer",

@@ -12,7 +12,10 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.ensemble._hist_gradient_boosting.predictor import TreePredictor
+from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.preprocessing import LabelBinarizer
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.tree._tree import Tree
@@ -70,6 +73,10 @@ def _children(item: Any) -> list[Any]:
         _check_quantizer(item)
     elif isinstance(item, KNeighborsClassifier):
         _check_neighbours(item)
+    elif isinstance(item, LogisticRegression):
+        _check_logistic(item)
+    elif isinstance(item, MLPClassifier):
+        _check_dense(item)
     return list(attributes.values())
 
 
@@ -191,6 +198,56 @@ def _check_svc(svc: SVC) -> None:
     )
     if not shapes_agree or state.get("kernel") != "rbf" or state.get("_sparse") is not False:
         raise _refuse("the arrays of a support vector machine do not fit each other")
+
+
+def _check_logistic(logistic: LogisticRegression) -> None:
+    """One row of weights a class, or one for two classes: NumPy would stretch another shape without a word."""
+    state, width = vars(logistic), _width(logistic)
+    n_outputs = _n_outputs(state.get("classes_"))
+    if not _is_layer(state.get("coef_"), state.get("intercept_"), (n_outputs, width), n_outputs):
+        raise _refuse("the arrays of a logistic regression do not fit each other")
+
+
+def _check_dense(dense: MLPClassifier) -> None:
+    """Two layers with the activations that `featx.heads.softmax_pipeline` writes, and no others."""
+    state, width = vars(dense), _width(dense)
+    classes, weights, biases = (state.get(key) for key in ("classes_", "coefs_", "intercepts_"))
+    n_outputs = _n_outputs(classes)
+    if not (isinstance(weights, list) and isinstance(biases, list) and len(weights) == len(biases) == 2):
+        raise _refuse("a dense head has another number of layers than two")
+    n_hidden = np.size(biases[0])
+    arrays_agree = (
+        n_hidden >= 1
+        and _is_layer(weights[0], biases[0], (width, n_hidden), n_hidden)
+        and _is_layer(weights[1], biases[1], (n_hidden, n_outputs), n_outputs)
+        and (state.get("n_layers_"), state.get("n_outputs_")) == (3, n_outputs)
+    )
+    activations = (state.get("activation"), state.get("out_activation_"))
+    if not arrays_agree or activations != ("relu", "logistic" if n_outputs == 1 else "softmax"):
+        raise _refuse("the arrays of a dense head do not fit each other")
+    names = state.get("_label_binarizer")
+    if type(names) is not LabelBinarizer or not np.array_equal(vars(names).get("classes_", ()), classes):
+        raise _refuse("a dense head has other classes than outputs")
+    kind = tuple(vars(names).get(key) for key in ("y_type_", "sparse_input_", "neg_label", "pos_label"))
+    if kind != ("binary" if n_outputs == 1 else "multiclass", False, 0, 1):
+        raise _refuse("a dense head has other classes than outputs")
+
+
+def _n_outputs(classes: Any) -> int:
+    """Return the outputs that scikit-learn has for classes: one for two of them."""
+    if not isinstance(classes, np.ndarray) or classes.ndim != 1 or len(classes) < 2:
+        raise _refuse("a classifier does not say which classes it has")
+    return 1 if len(classes) == 2 else len(classes)
+
+
+def _is_layer(weight: Any, bias: Any, shape: tuple[int, int], n_outputs: int) -> bool:
+    return (
+        isinstance(weight, np.ndarray)
+        and isinstance(bias, np.ndarray)
+        and (weight.shape, bias.shape) == (shape, (n_outputs,))
+        and weight.dtype in (np.float32, np.float64)
+        and bias.dtype in (np.float32, np.float64)
+    )
 
 
 def _check_quantizer(quantizer: ProductQuantizer) -> None:

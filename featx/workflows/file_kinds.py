@@ -81,6 +81,21 @@ def require_kind(path: str, wanted: str, advice: str = "") -> None:
     raise UsageError(f"{path} is {_NAMES[kind]}, not {_NAMES[wanted]}; make one with: {_MADE_BY[wanted]}{advice}")
 
 
+def require_picture(path: str) -> None:
+    """Raise an error where there is no file, or one that is known to be no picture.
+
+    Raises
+    ------
+    UsageError
+        The message says what it is.
+    """
+    if not Path(path).exists():
+        raise UsageError(f"{path}: no such file; give one image, such as photos/one.jpg")
+    kind = kind_of(path)
+    if kind not in ("picture", None):
+        raise UsageError(f"{path} is {_NAMES[kind]}, not a picture; give one image, such as photos/one.jpg")
+
+
 def check_file(path: str) -> list[str]:
     """Return the problems of a store, classifier or index, one line each; none when every byte is what was written.
 

@@ -129,7 +129,7 @@ class _Sheet:
             below += self.text_height
 
     def _write(self, left: int, top: int, text: str, colour: str, room: int) -> None:
-        self.pen.text((left, top), _shortened(visible_text(text), self.font, room), fill=colour, font=self.font)
+        self.pen.text((left, top), shortened_text(visible_text(text), self.font, room), fill=colour, font=self.font)
 
 
 def _captions(picture: PagePicture) -> Iterator[tuple[str, str]]:
@@ -156,8 +156,8 @@ def _opened(thumbnail: bytes | None, size: int) -> Image.Image | None:
     return picture
 
 
-def _shortened(text: str, font: FreeTypeFont, room: float) -> str:
-    """Return as much of a text as there is room for."""
+def shortened_text(text: str, font: FreeTypeFont, room: float) -> str:
+    """Return as much of a text as there is room for, in pixels."""
     text = text[:200]
     if font.getlength(text) <= room:
         return text

@@ -1,0 +1,65 @@
+"""The commands to type for an advice: the road that it names, and the others."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from featx.commands.layer_names import typed_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from featx.workflows.advising import AdviceReport
+
+_MANY_CLASSES = 50  # from which a machine a class takes long
+_UNEVEN = 3  # largest class by smallest, from which classes are weighed
+
+
+def advised_commands(
+    report: AdviceReport, store: str, *, extract: str, rows: Sequence[str] = (), fits: Sequence[str] = ()
+) -> list[tuple[str, str]]:
+    """Return what each command is for, and the command: first the road that is advised, last what tries all of them.
+
+    Parameters
+    ----------
+    report : AdviceReport
+        The advice.
+    store : str
+        File of the features.
+    extract : str
+        The command that adds layers to it.
+    rows, fits : sequence of str
+        Options as they are typed: for every command, and for those that take features of untrained weights.
+    """
+    advice = report.advice
+    commands = [("more layers", extract)] if len(report.keys) == 1 else []
+    if len(advice.size.classes) < 2:  # nothing can be learned yet
+        return commands
+    roads = [(advice.strategy, advice.layer, "advised")]
+    roads += [(other.strategy, other.layer, "also worth trying") for other in advice.also_worth]
+    return [
+        *((f"{said}, {road}", _of_road(report, road, layer, store, [*rows], [*fits])) for road, layer, said in roads),
+        *commands,
+        ("every layer and head", " ".join(["featx compare", shlex.quote(store), *rows, *fits])),
+        ("all roads on the same images", " ".join(["featx roads", shlex.quote(store), *rows, _out(store, "-roads")])),
+    ]
+
+
+def _of_road(report: AdviceReport, road: str, layer: str | None, store: str, rows: list[str], fits: list[str]) -> str:
+    if road in ("partial", "total"):
+        return " ".join(["featx finetune", shlex.quote(store), "--regime", road, *rows, _out(store, f"-{road}")])
+    advice = report.advice
+    if layer is None:  # none was measured
+        layer = report.late if road == "late-linear" else "auto"
+    verb = "fit-ridge" if len(advice.size.classes) > _MANY_CLASSES else "fit-svm"
+    balanced = ["--balanced"] if (advice.size.imbalance or 0) >= _UNEVEN else []
+    options = ["--layer", shlex.quote(typed_name(layer, report.keys)), *balanced, *rows, *fits]
+    suffix = ".featx" if road == advice.strategy else f"-{road}.featx"
+    return " ".join([f"featx {verb}", shlex.quote(store), *options, _out(store, suffix)])
+
+
+def _out(store: str, suffix: str) -> str:
+    path = Path(store)
+    return f"--out {shlex.quote(str(path.with_name(path.stem + suffix)))}"

@@ -1,0 +1,182 @@
+"""Walk the roads of transfer learning on the same images: frozen features, and the trainings that they replace.
+
+frozen takes the best layer by cross-validation and a linear SVM; minimum, partial and total are those of featx
+finetune; scratch trains the whole network from random weights. All are scored on the same images, which none has seen:
+those of featx fit-svm. DIR gets a folder for each road, roads.md, roads.json and roads.png. Repeating the command
+continues an interrupted one.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from typing import TYPE_CHECKING, Any
+
+from featx.commands.failures import print_failures
+from featx.commands.layer_names import shown_name
+from featx.commands.options import add_json_argument, add_split_arguments, check_row_arguments, compute_options
+from featx.commands.progress import StepBar
+from featx.commands.tables import format_table
+from featx.commands.training_options import (
+    add_network_arguments,
+    add_stage_arguments,
+    add_training_arguments,
+    tuning_settings,
+    unfrozen_names,
+)
+from featx.commands.training_progress import FrozenFeaturesProgress, TrainingPrinter
+from featx.errors import UsageError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from featx.finetuning import TuningSettings
+    from featx.workflows.roads import Road
+    from featx.workflows.tuning_job import TuningEvents
+
+_DEFAULT = "frozen,minimum,partial,total,scratch"
+_LAYERS = "all-stages,penultimate"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``featx roads``."""
+    parser.add_argument("source", metavar="SOURCE", help="labelled images, or a store F.h5 of them")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for all that comes of it")
+    parser.add_argument("--overwrite", action="store_true", help="begin anew where DIR holds other trainings")
+    parser.add_argument("--roads", default=_DEFAULT, metavar="LIST", help=f"which (default: {_DEFAULT})")
+    parser.add_argument(
+        "--layers", default=_LAYERS, metavar="LIST",
+        help=f"that the frozen road may choose from, as in featx extract (default: {_LAYERS})",
+    )  # fmt: skip
+    add_stage_arguments(parser)
+    parser.add_argument("--head", default="linear", metavar="NAME", help="linear, dense or svm, as in featx finetune")
+    add_network_arguments(parser)
+    add_training_arguments(parser)
+    add_split_arguments(parser)
+    add_json_argument(parser)
+
+
+def run(
+    *,
+    source: str,
+    out: str,
+    overwrite: bool,
+    roads: str,
+    layers: str,
+    last: int | None,
+    unfreeze: str | None,
+    head: str,
+    model: str | None,
+    weights: str | None,
+    size: int | None,
+    held_out: float,
+    group_column: str | None,
+    allow_duplicates: bool,
+    no_check: bool,
+    device: str,
+    workers: int | None,
+    as_json: bool,
+    **values: Any,
+) -> int:
+    """Walk the roads and print the table."""
+    from pathlib import Path
+
+    from featx.workflows.roads import RoadsSettings, walk_roads
+    from featx.workflows.tuning_job import FinetuneSettings
+    from featx.workflows.tuning_sources import open_tuning_source
+
+    check_row_arguments(seed=values["seed"], held_out=held_out, jobs=None)
+    names = _road_names(roads)
+    partial = {"last": last, "unfreeze": unfrozen_names(unfreeze)}
+    around = FinetuneSettings(
+        classifier="svm" if head == "svm" else "softmax",
+        held_out=held_out,
+        group_column=group_column,
+        allow_duplicates=allow_duplicates,
+        check=not no_check,
+        overwrite=overwrite,
+    )
+    tunings = {
+        name: _tuning(name, values, "linear" if head == "svm" else head, partial) for name in names if name != "frozen"
+    }
+    settings = RoadsSettings(tunings, "frozen" in names, around)
+    options, folder = compute_options("auto", device, None, workers), Path(out)
+    if folder.is_file():
+        raise UsageError(f"--out {out} is a file; give the name of a folder, which is made")
+    started = time.perf_counter()
+    with FrozenFeaturesProgress(as_json) as shown:
+        opened = open_tuning_source(
+            source,
+            folder / "features.h5",
+            model=model,
+            weights=weights,
+            size=size,
+            layers=f"{layers},penultimate",
+            options=options,
+            overwrite=overwrite,
+            on_begin=shown.begin,
+            progress=shown,
+        )
+    seconds = time.perf_counter() - started
+    with StepBar("steps") as bar:
+
+        def events_of(name: str, tuning: TuningSettings) -> TuningEvents:
+            if not as_json:
+                print(f"\n{name}")
+            return TrainingPrinter(tuning, bar, is_silent=as_json).events()
+
+        walked = walk_roads(opened, folder, settings, seconds=seconds, options=options, events_of=events_of)
+    print(json.dumps([road.to_json() for road in walked]) if as_json else _report(walked, out))
+    print_failures(opened.failures, opened.store)
+    return 1 if opened.failures else 0
+
+
+def _road_names(text: str) -> list[str]:
+    from featx.workflows.roads import ROADS
+
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    unknown = [name for name in names if name not in ROADS]
+    if unknown or not names:
+        given = repr(unknown[0]) if unknown else "nothing"
+        raise UsageError(f"--roads names {given}; allowed: {', '.join(ROADS)}")
+    return names
+
+
+def _tuning(name: str, values: dict[str, Any], head: str, partial: dict[str, Any]) -> TuningSettings:
+    is_scratch, stages = name == "scratch", partial if name == "partial" else {}
+    return tuning_settings("total" if is_scratch else name, values, head=head, from_random=is_scratch, **stages)
+
+
+def _report(roads: Sequence[Road], out: str) -> str:
+    best = max(roads, key=lambda road: road.evaluation.accuracy)
+    score = best.evaluation
+    lines = [
+        "",
+        f"on {score.rows} images that none has seen ({score.on})",
+        format_table(
+            ("road", "features", "", "accuracy", "95 %", "SVM on its features", "gain over frozen, 95 %", "seconds"),
+            [_row(road) for road in roads],
+            left=(0, 1, 2),
+        ),
+        f"always answering {score.majority_class!r} would give {score.majority_accuracy:.3f}",
+        "",
+        f"saved in {out}: roads.md, roads.json, roads.png, and a folder for each road",
+        f"next: featx predict {shlex.quote(str(best.folder / 'classifier.featx'))} IMAGE...",
+    ]
+    return "\n".join(lines)
+
+
+def _row(road: Road) -> tuple[object, ...]:
+    score, gain = road.evaluation, road.gain
+    return (
+        road.name,
+        shown_name(road.layer),
+        road.what,
+        f"{score.accuracy:.3f}",
+        "{:.3f} to {:.3f}".format(*score.interval),
+        "" if road.svm_accuracy is None else f"{road.svm_accuracy:.3f}",
+        "" if gain is None else "{:+.3f} ({:+.3f} to {:+.3f})".format(gain.difference, *gain.interval),
+        f"{road.seconds:.0f}",
+    )
