@@ -48,6 +48,8 @@ def compare_depths(store: Path, out: Path, keys: list[str], described: dict) -> 
     print_table([(key, fitted["evaluation"]) for key, fitted in results.values()], results[best][0], described, store)
     print("4. Every layer, and layers side by side, on the same folds of the training images\n")
     featx("compare", store, "--heads", "ridge", "--scales", "zscore", "--reduces", "none,pca:64", "--repeats", "1")
+    print("\n5. Which road of transfer to take, and the commands to type\n")
+    featx("advise", store, "--html", out / "advice.html")
 
 
 def print_table(results: list[tuple[str, dict]], chosen: str, described: dict, store: Path) -> None:
@@ -84,7 +86,7 @@ def conclusion(results: dict[str, dict], chosen: str, raw: dict) -> str:
 
 def search(store: Path, out: Path, described: dict) -> None:
     """Index the images and look for the like of one of them."""
-    print("5. Search: the images most like one of them\n")
+    print("6. Search: the images most like one of them\n")
     index = out / "images.index"
     featx("index", store, "--out", index)
     featx("query", index, *example_images(described, 1), "-k", "5")

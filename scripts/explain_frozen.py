@@ -86,18 +86,9 @@ def feature_maps(
 def pixels_of(backbone: Backbone, variant: Variant, entries: list) -> torch.Tensor:
     """Return the network's input (batch, 3, size, size)."""
     transform = backbone.transform
-    pictures = [
-        resize_and_crop(
-            entry.read().decode(),
-            size=transform.size,
-            # Without the usual margin: at 32 x 32 it would cut pictures of 32 x 32.
-            resize_size=transform.size,
-            crop_mode=transform.crop_mode,
-            interpolation=transform.interpolation,
-            fill=transform.fill,
-        )
-        for entry in entries
-    ]
+    # Without the usual margin: at 32 x 32 it would cut pictures of 32 x 32.
+    geometry = {**transform.geometry, "resize_size": transform.size}
+    pictures = [resize_and_crop(entry.read().decode(), **geometry) for entry in entries]
     pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 255
     if not variant.is_normalised:
         return pixels

@@ -11,11 +11,11 @@ It is right where it is behind by less than a point, and open where it is behind
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from compare_sets import featx
 
 LAST = "penultimate@avg"
 NEAR_TIE = 0.01
@@ -93,15 +93,6 @@ def shown(layer: str) -> str:
     """Return the name of a layer in a few words."""
     layers = [name.removesuffix("@avg") for name in layer.split("+")]
     return layers[0] if len(layers) == 1 else f"last {len(layers)}"
-
-
-def featx(*arguments: object) -> dict:
-    """Return what a command printed as JSON."""
-    command = [sys.executable, "-m", "featx", *map(str, arguments), "--json"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    if done.returncode > 1:
-        sys.exit(done.stderr)
-    return json.loads(done.stdout)
 
 
 if __name__ == "__main__":

@@ -81,6 +81,17 @@ class TransformSpec:
         red, green, blue = (round(255 * value) for value in self.mean)
         return red, green, blue
 
+    @property
+    def geometry(self) -> dict[str, Any]:
+        """The arguments of `featx.images.resize_and_crop` and its like."""
+        return {
+            "size": self.size,
+            "resize_size": self.resize_size,
+            "crop_mode": self.crop_mode,
+            "interpolation": self.interpolation,
+            "fill": self.fill,
+        }
+
     def to_json(self) -> dict[str, Any]:
         """Return the transform as JSON-able values."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}

@@ -88,13 +88,7 @@ def load_images(
     views : sequence of View, optional
         Views of each image; the network's own alone, without an axis for it, when not given.
     """
-    geometry: dict[str, Any] = {
-        "size": transform.size,
-        "resize_size": transform.resize_size,
-        "crop_mode": transform.crop_mode,
-        "interpolation": transform.interpolation,
-        "fill": transform.fill,
-    }
+    geometry = transform.geometry
 
     def load(index: int) -> LoadedImage:
         digest = b""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -38,13 +38,6 @@ def picture_steps(transform: TransformSpec, augment: Sequence[str]) -> Callable[
     crop = RandomResizedCropAndInterpolation(
         transform.size, scale=(_LEAST_CROP, 1.0), interpolation=transform.interpolation
     )
-    geometry: dict[str, Any] = {
-        "size": transform.size,
-        "resize_size": transform.resize_size,
-        "crop_mode": transform.crop_mode,
-        "interpolation": transform.interpolation,
-        "fill": transform.fill,
-    }
     steps: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
         "flip": v2.RandomHorizontalFlip(),
         "vflip": v2.RandomVerticalFlip(),
@@ -60,7 +53,7 @@ def picture_steps(transform: TransformSpec, augment: Sequence[str]) -> Callable[
         if "crop" in augment:
             pixels = np.array(crop(picture))
         else:
-            pixels = np.array(resize_and_crop(picture, **geometry))
+            pixels = np.array(resize_and_crop(picture, **transform.geometry))
         channels = torch.from_numpy(pixels).permute(2, 0, 1)
         for step in chosen:
             channels = step(channels)

@@ -5,7 +5,6 @@ Like pages of results it runs nothing and asks for nothing; names of classes and
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +14,7 @@ from featx.errors import WouldOverwriteError
 from featx.workflows.advice_charts import Chart, Curve, Point, draw_chart, draw_quadrants
 from featx.workflows.advice_style import ADVICE_STYLE
 from featx.workflows.one_step_files import draft_of
-from featx.workflows.page_style import STYLE
-from featx.workflows.result_pages import POLICY, check_page_name, visible_text
+from featx.workflows.result_pages import PAGE_FOOT, check_page_name, escaped, page_head
 
 if TYPE_CHECKING:
     from featx.advice import LayerEvidence
@@ -92,33 +90,9 @@ def write_advice_page(
         file.writelines(_page(report, name, commands))
 
 
-def _text(text: str) -> str:
-    return html.escape(visible_text(text))
-
-
 def _page(report: AdviceReport, name: str, commands: Sequence[tuple[str, str]]) -> Iterator[str]:
     title = f"Which road to take with {name}"
-    facts = "".join(f"<div><dt>{_text(fact)}</dt><dd>{_text(value)}</dd></div>" for fact, value in _facts(report))
-    yield f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-{_MARK}
-<meta http-equiv="Content-Security-Policy" content="{html.escape(POLICY)}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="referrer" content="no-referrer">
-<link rel="icon" href="data:,">
-<title>{_text(title)}</title>
-<style>{STYLE}{ADVICE_STYLE}</style>
-</head>
-<body>
-<header>
-<h1>{_text(title)}</h1>
-<dl>{facts}</dl>
-</header>
-<main>
-"""
+    yield page_head(title, dict(_facts(report)), style=ADVICE_STYLE, meta=f"\n{_MARK}")
     yield _top(report)
     yield f'<div class="charts">{"".join(_charts(report))}</div>\n'
     yield _layer_table(report)
@@ -126,11 +100,7 @@ def _page(report: AdviceReport, name: str, commands: Sequence[tuple[str, str]]) 
     yield _list("Also worth trying", [other.why for other in report.advice.also_worth])
     yield _list("To know", report.notes)
     yield _command_list(commands)
-    yield """</main>
-<footer>Made by featx. All of it is in this file, and it can be read without a network.</footer>
-</body>
-</html>
-"""
+    yield PAGE_FOOT
 
 
 def _facts(report: AdviceReport) -> list[tuple[str, str]]:
@@ -149,8 +119,8 @@ def _facts(report: AdviceReport) -> list[tuple[str, str]]:
 
 def _top(report: AdviceReport) -> str:
     advice = report.advice
-    on = f", {_text(layer_in_words(advice.layer))}" if advice.layer else ""
-    reasons = "".join(f"<li>{_text(reason)}</li>" for reason in advice.reasons)
+    on = f", {escaped(layer_in_words(advice.layer))}" if advice.layer else ""
+    reasons = "".join(f"<li>{escaped(reason)}</li>" for reason in advice.reasons)
     diagram = draw_quadrants(
         advice.similarity.value,
         advice.similarity.interval,
@@ -160,7 +130,7 @@ def _top(report: AdviceReport) -> str:
     )
     return f"""<section class="top">
 <div>
-<p class="road-taken"><small>Take</small>{_text(ROADS[advice.strategy])}{on}</p>
+<p class="road-taken"><small>Take</small>{escaped(ROADS[advice.strategy])}{on}</p>
 <ul class="said">{reasons}</ul>
 </div>
 <div>{diagram}</div>
@@ -201,11 +171,10 @@ def _point(entry: LayerEvidence, value: float, interval: tuple[float, float] | N
 
 def _figure(chart: Chart, note: str) -> str:
     named = [(number, curve.name) for number, curve in enumerate(chart.curves) if curve.name]
-    legend = "".join(f'<span><i class="c{number}"></i>{_text(name)}</span>' for number, name in named)
+    legend = "".join(f'<span><i class="c{number}"></i>{escaped(name)}</span>' for number, name in named)
     shown = f'<p class="legend">{legend}</p>' if legend else ""
-    return (
-        f'<section><h2>{_text(chart.title)}</h2>{shown}{draw_chart(chart)}<p class="soft">{_text(note)}</p></section>\n'
-    )
+    about = f'<p class="soft">{escaped(note)}</p>'
+    return f"<section><h2>{escaped(chart.title)}</h2>{shown}{draw_chart(chart)}{about}</section>\n"
 
 
 def _layer_table(report: AdviceReport) -> str:
@@ -235,18 +204,20 @@ def _layer_table(report: AdviceReport) -> str:
 def _cell(tag: str, title: str, text: str) -> str:
     # What the curves show too has no room on a phone.
     kind = ' class="wide"' if title in ("depth, %", "95 %") else ""
-    return f"<{tag}{kind}>{_text(text)}</{tag}>"
+    return f"<{tag}{kind}>{escaped(text)}</{tag}>"
 
 
 def _list(heading: str, sentences: Sequence[str]) -> str:
     if not sentences:
         return ""
-    items = "".join(f"<li>{_text(sentence)}</li>" for sentence in sentences)
+    items = "".join(f"<li>{escaped(sentence)}</li>" for sentence in sentences)
     return f'<section><h2>{heading}</h2><ul class="said">{items}</ul></section>\n'
 
 
 def _command_list(commands: Sequence[tuple[str, str]]) -> str:
     if not commands:
         return ""
-    items = "".join(f"<div><dt>{_text(what)}</dt><dd><pre>{_text(line)}</pre></dd></div>" for what, line in commands)
+    items = "".join(
+        f"<div><dt>{escaped(what)}</dt><dd><pre>{escaped(line)}</pre></dd></div>" for what, line in commands
+    )
     return f'<section><h2>Commands</h2><dl class="commands">{items}</dl></section>\n'

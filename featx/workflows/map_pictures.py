@@ -193,15 +193,7 @@ def scaled_map(values: np.ndarray) -> np.ndarray | None:
 
 def _as_seen(image: ImageEntry, transform: TransformSpec) -> Image.Image:
     """Return the pixels that the network takes."""
-    pixels = resize_and_crop(
-        read_picture(image),
-        size=transform.size,
-        resize_size=transform.resize_size,
-        crop_mode=transform.crop_mode,
-        interpolation=transform.interpolation,
-        fill=transform.fill,
-    )
-    return Image.fromarray(pixels)
+    return Image.fromarray(resize_and_crop(read_picture(image), **transform.geometry))
 
 
 class _Sheet:

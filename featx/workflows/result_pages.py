@@ -122,13 +122,13 @@ def write_results_page(
     """
     check_page_name(path)
     with draft_of(path, overwrite=overwrite) as draft, open(draft, "x", encoding="utf-8", newline="\n") as file:
-        file.write(_head(title, facts))
+        file.write(page_head(title, facts))
         number = 0
         for number, row in enumerate(rows, start=1):
             file.writelines(_row(row, number))
         if not number:
             file.write('<p class="nothing">There is nothing to show.</p>\n')
-        file.write(_FOOT)
+        file.write(PAGE_FOOT)
 
 
 def check_page_name(path: str | Path) -> None:
@@ -150,34 +150,48 @@ def visible_text(text: str) -> str:
     return _UNSEEN.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def _text(text: str) -> str:
+def escaped(text: str) -> str:
+    """Return a text of unknown origin as HTML that shows it and does nothing else."""
     return html.escape(visible_text(text))
 
 
-def _head(title: str, facts: Mapping[str, str]) -> str:
-    listed = "".join(f"<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>" for name, value in facts.items())
+def page_head(title: str, facts: Mapping[str, str], *, style: str = "", meta: str = "") -> str:
+    """Return how every page of featx begins, up to its content.
+
+    Parameters
+    ----------
+    title : str
+        Of the page.
+    facts : mapping of str to str
+        What to say under it.
+    style : str
+        Rules that are added to the common style.
+    meta : str
+        An element for the head, as HTML.
+    """
+    listed = "".join(f"<div><dt>{escaped(name)}</dt><dd>{escaped(value)}</dd></div>" for name, value in facts.items())
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
-<meta charset="utf-8">
+<meta charset="utf-8">{meta}
 <meta http-equiv="Content-Security-Policy" content="{html.escape(POLICY)}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta name="referrer" content="no-referrer">
 <link rel="icon" href="data:,">
-<title>{_text(title)}</title>
-<style>{STYLE}</style>
+<title>{escaped(title)}</title>
+<style>{STYLE}{style}</style>
 </head>
 <body>
 <header>
-<h1>{_text(title)}</h1>
+<h1>{escaped(title)}</h1>
 {f"<dl>{listed}</dl>" if listed else ""}
 </header>
 <main>
 """
 
 
-_FOOT = """</main>
+PAGE_FOOT = """</main>
 <footer>Made by featx. All of it is in this file, and it can be read without a network.</footer>
 </body>
 </html>
@@ -187,15 +201,15 @@ _FOOT = """</main>
 def _row(row: PageRow, number: int) -> Iterator[str]:
     heading = f"row-{number}"
     yield f'<section class="row" aria-labelledby="{heading}">\n<div class="about">\n'
-    yield f'<h2 id="{heading}">{_text(row.heading or f"Query {number}")}</h2>\n'
+    yield f'<h2 id="{heading}">{escaped(row.heading or f"Query {number}")}</h2>\n'
     if row.notes:
-        yield f'<ul class="notes">{"".join(f"<li>{_text(note)}</li>" for note in row.notes)}</ul>\n'
+        yield f'<ul class="notes">{"".join(f"<li>{escaped(note)}</li>" for note in row.notes)}</ul>\n'
     yield f'<ul class="cards queries{" many" if len(row.query) > 1 else ""}">\n'
     for picture in row.query:
         yield _card(picture, None)
     yield f"</ul>\n{_tally(row)}</div>\n"
     if row.failure:
-        yield f'<p class="failure">{_text(row.failure)}</p>\n'
+        yield f'<p class="failure">{escaped(row.failure)}</p>\n'
     else:
         yield '<ol class="cards hits">\n'
         for picture in row.hits:
@@ -222,7 +236,7 @@ def _frame(picture: PagePicture) -> str:
     if not picture.thumbnail:
         return '<div class="frame"><span class="empty">no picture</span></div>'
     data = base64.b64encode(picture.thumbnail).decode()
-    alternative = _text(picture.path)
+    alternative = escaped(picture.path)
     return (
         f'<div class="frame"><img src="data:image/jpeg;base64,{data}" alt="{alternative}" title="{alternative}"'
         ' decoding="async"></div>'
@@ -245,7 +259,7 @@ def _number(score: float) -> str:
 
 
 def _label(label: str | None) -> str:
-    return "" if label is None else f'<div class="label" title="{_text(label)}">{_text(label)}</div>'
+    return "" if label is None else f'<div class="label" title="{escaped(label)}">{escaped(label)}</div>'
 
 
 def _path(path: str) -> str:
@@ -260,4 +274,4 @@ def _path(path: str) -> str:
 
 def _note(picture: PagePicture) -> str:
     note = ", ".join(part for part in ("not like this" if picture.against else "", picture.note) if part)
-    return f'<div class="note">{_text(note)}</div>' if note else ""
+    return f'<div class="note">{escaped(note)}</div>' if note else ""
