@@ -61,7 +61,7 @@ def find_models(pattern: str = "*", *, local: bool = False) -> list[ModelSummary
     BackboneError
         No name fits.
     """
-    wanted = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
+    wanted = whole_pattern(pattern)
     names = [name for name in timm.list_models() if fnmatch.fnmatchcase(name, wanted)]
     found = [ModelSummary(name, weights_place(name)) for name in names]
     if local:
@@ -72,6 +72,11 @@ def find_models(pattern: str = "*", *, local: bool = False) -> list[ModelSummary
         where = " with weights on this machine" if local else ""
         raise BackboneError(f"no network{where} fits {pattern!r}; {hint}")
     return [_measured(model) for model in found] if len(found) <= MAX_BUILT else found
+
+
+def whole_pattern(pattern: str) -> str:
+    """Return a pattern with shell wildcards as it is, and one without as one that matches anywhere in a name."""
+    return pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
 
 
 def summarise_model(name: str) -> ModelSummary:

@@ -17,7 +17,7 @@ import fnmatch
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from featx.backbones.catalogue import ModelSummary, summarise_model, weights_place
+from featx.backbones.catalogue import ModelSummary, summarise_model, weights_place, whole_pattern
 from featx.backbones.names import DEFAULT_MODEL
 from featx.backbones.timing import Timing, current_load, describe_machine, keep_timing, read_timings, time_network
 from featx.errors import BackboneError
@@ -163,7 +163,7 @@ def find_classic_networks(pattern: str = "*", *, local: bool = False) -> tuple[C
     BackboneError
         No name fits.
     """
-    wanted = (pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*").lower()
+    wanted = whole_pattern(pattern).lower()
     found = tuple(
         network
         for network in CLASSIC_NETWORKS

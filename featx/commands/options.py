@@ -146,10 +146,15 @@ def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what says how a network is run: ``--engine --device --batch-size --workers``."""
     group = parser.add_argument_group("how the network runs")
     group.add_argument("--engine", default="auto", metavar="NAME", help="auto, openvino or torch (default: auto)")
+    group.add_argument("--batch-size", type=int, metavar="N", help="images a run (default: chosen for the network)")
+    add_device_arguments(group)
+
+
+def add_device_arguments(group: argparse._ArgumentGroup) -> None:
+    """Add ``--device`` and ``--workers`` to a group."""
     group.add_argument(
         "--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps (default: auto)"
     )
-    group.add_argument("--batch-size", type=int, metavar="N", help="images a run (default: chosen for the network)")
     group.add_argument("--workers", type=int, metavar="N", help="threads that decode images (default: one a processor)")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from featx.commands.options import check_seed
+from featx.commands.options import add_device_arguments, check_seed
 from featx.errors import UsageError
 
 if TYPE_CHECKING:
@@ -71,10 +71,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         help="with partial and total: begin with a head that knows nothing, not with one trained on frozen features",
     )  # fmt: skip
     group.add_argument("--no-check", action="store_true", help="do not try first whether 16 images can be learned")
-    group.add_argument(
-        "--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps (default: auto)"
-    )
-    group.add_argument("--workers", type=int, metavar="N", help="threads that decode images (default: one a processor)")
+    add_device_arguments(group)
 
 
 def tuning_settings(

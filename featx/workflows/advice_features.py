@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featx.backbones import open_backbone
+from featx.backbones import DEFAULT_MODEL, open_backbone
 from featx.extraction import ComputeOptions, Extraction, FeatureComputer, FeatureSpec
 from featx.images import unescape_path
 from featx.images.torchvision_data import PREFIX
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from featx.store import FeatureStore
 
 LAYERS = "all-stages,penultimate"
-DEFAULT_MODEL = "tf_efficientnet_lite0"
 
 
 def prepare_extraction(
