@@ -88,6 +88,14 @@ def test_what_is_printed(done):
     assert "24 images, 3 classes; test_resnet at 32 x 32 pixels, weights random:0" in done.err
 
 
+def test_balanced_is_passed_on_and_said(done, tmp_path, capsys):
+    """``--balanced`` is a setting of the training, and its table says what its numbers mean."""
+    few = ["--regime", "minimum", "--epochs", 1, "--no-check"]
+    assert run("finetune", done.photos, "--out", tmp_path / "run", *NETWORK, *few, "--balanced") == 0
+    assert "classes count alike in these losses and accuracies" in capsys.readouterr().out
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["settings"]["class_weight"] == "balanced"
+
+
 def test_what_is_written(done):
     """The folder holds all that the last lines name, and what a repeated command needs."""
     assert {path.name for path in done.out.iterdir()} == FILES | {"run.json", "state.pt"}

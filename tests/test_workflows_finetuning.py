@@ -97,6 +97,27 @@ def done(source, tmp_path_factory):
     return SimpleNamespace(out=out, result=result, called=called)
 
 
+def test_balanced_classes_reach_every_classifier(source, tmp_path, monkeypatch):
+    """The head, the frozen features' head that it is watched by, and the linear SVM all weigh classes alike."""
+    asked = []
+    fit_head, fit_classifier = finetuning.fit_head, tuning_outcome.fit_classifier
+
+    def watched_fit_head(*args, **options):
+        asked.append(options["class_weight"])
+        return fit_head(*args, **options)
+
+    def watched_fit_classifier(store, layer, settings):
+        asked.append(settings.class_weight)
+        return fit_classifier(store, layer, settings)
+
+    monkeypatch.setattr(finetuning, "fit_head", watched_fit_head)
+    monkeypatch.setattr(tuning_outcome, "fit_classifier", watched_fit_classifier)
+    tuning = replace(TUNING, regime="minimum", last=None, augment=(), class_weight="balanced")
+    result = tune(source, tmp_path / "run", tuning)
+    assert asked == ["balanced", "balanced"]
+    assert result.to_json()["settings"]["class_weight"] == "balanced"
+
+
 def test_everything_is_called_in_its_order(done):
     """The check comes first, then what is trained, then steps and epochs, up to the last."""
     kinds = [kind for kind, _ in done.called if kind != "note"]

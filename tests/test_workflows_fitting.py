@@ -11,6 +11,7 @@ from gallery import TRAINED, separable, write_store
 from layered_stores import LABELS as LAYERED
 from layered_stores import layered, random_bytes, spoiled, with_copies, write_layers
 from safetensors.torch import load
+from sklearn.pipeline import Pipeline
 
 from featx import backbones
 from featx.backbones import open_backbone
@@ -18,7 +19,7 @@ from featx.backbones.weights import weights_digest
 from featx.bundle import load_bundle
 from featx.errors import FeatureKeyError, HeadError, RefusedError, UsageError
 from featx.extraction import FeatureSpec
-from featx.heads import evaluate_head, split_rows
+from featx.heads import split_rows
 from featx.images import list_images
 from featx.store import FeatureStore
 from featx.workflows import fitting
@@ -49,14 +50,15 @@ def seen(monkeypatch):
 
 @pytest.fixture
 def scored(monkeypatch):
-    """The rows of features that each evaluation sees."""
+    """The rows of features that each whole pipeline predicts."""
     rows = []
+    predict = Pipeline.predict
 
-    def spy(pipeline, features, labels, **options):
+    def spy(pipeline, features):
         rows.append({row.tobytes() for row in features})
-        return evaluate_head(pipeline, features, labels, **options)
+        return predict(pipeline, features)
 
-    monkeypatch.setattr(fitting, "evaluate_head", spy)
+    monkeypatch.setattr(Pipeline, "predict", spy)
     return rows
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from featx.finetuning import EpochRecord, OverfitCheck, TuningSettings
@@ -31,13 +32,21 @@ def record(accuracy: float, *, epoch: int = 2, train_loss: float = 1.0) -> Epoch
 )
 def test_behind_is_three_standard_errors(accuracy, frozen, n_validation, expected):
     """Only a distance that validation images of this number do not show by chance counts."""
-    assert is_behind(record(accuracy), frozen, n_validation) is expected
+    assert is_behind(record(accuracy), frozen, np.ones(n_validation)) is expected
+
+
+def test_weighted_images_are_worth_fewer():
+    """One image that counts as much as 63 others leaves an effective number of 4, which says nothing."""
+    weights = np.ones(64)
+    assert is_behind(record(0.6), 0.9, weights)
+    weights[0] = 63.0
+    assert not is_behind(record(0.6), 0.9, weights)
 
 
 def test_the_first_epoch_is_never_behind():
     """It begins with a head that has never seen an image."""
-    assert not is_behind(record(0.1, epoch=1), 0.9, 1000)
-    assert is_behind(record(0.1, epoch=2), 0.9, 1000)
+    assert not is_behind(record(0.1, epoch=1), 0.9, np.ones(1000))
+    assert is_behind(record(0.1, epoch=2), 0.9, np.ones(1000))
 
 
 def test_features_that_are_still_alike_blame_the_head():

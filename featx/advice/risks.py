@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from featx.advice.size import FEW, UNEVEN, SetSize
+from featx.advice.size import FEW, SetSize
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -74,11 +74,11 @@ def _lost_knowledge(tunes: bool) -> list[str]:
 
 
 def _imbalance(size: SetSize) -> list[str]:
-    if size.imbalance is None or size.imbalance < UNEVEN or size.smallest is None or size.largest is None:
+    if not size.is_uneven or size.imbalance is None or size.smallest is None or size.largest is None:
         return []
     return [
         f"Imbalance: {size.largest[0]!r} has {size.imbalance:,.0f} times the images of {size.smallest[0]!r}"
-        f" ({size.largest[1]:,} to {size.smallest[1]:,}). Fit with --balanced, and read balanced accuracy."
+        f" ({size.largest[1]:,} to {size.smallest[1]:,}). Learn with --balanced, and read balanced accuracy."
     ]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 SMALL = 1000  # images a class, below which a set is small
 FEW = 100  # below which fine-tuning may not converge
-UNEVEN = 3.0  # largest class by smallest, from which it is spoken of
+_UNEVEN = 3.0  # largest class by smallest, from which it is spoken of
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,11 @@ class SetSize:
         if self.smallest is None or self.largest is None:
             return None
         return self.largest[1] / self.smallest[1]
+
+    @property
+    def is_uneven(self) -> bool:
+        """Whether the largest class has so much more images than the smallest that classes should be weighed."""
+        return self.imbalance is not None and self.imbalance >= _UNEVEN
 
     def to_json(self) -> dict[str, Any]:
         """Return plain numbers and texts."""

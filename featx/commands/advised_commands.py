@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from featx.workflows.advising import AdviceReport
 
 _MANY_CLASSES = 50  # from which a machine a class takes long
-_UNEVEN = 3  # largest class by smallest, from which classes are weighed
 
 
 def advised_commands(
@@ -37,10 +36,11 @@ def advised_commands(
     commands = [("more layers", extract)] if len(report.keys) == 1 else []
     if len(advice.size.classes) < 2:  # nothing can be learned yet
         return commands
+    rows = [*(["--balanced"] if advice.size.is_uneven else []), *rows]
     roads = [(advice.strategy, advice.layer, "advised")]
     roads += [(other.strategy, other.layer, "also worth trying") for other in advice.also_worth]
     return [
-        *((f"{said}, {road}", _of_road(report, road, layer, store, [*rows], [*fits])) for road, layer, said in roads),
+        *((f"{said}, {road}", _of_road(report, road, layer, store, rows, [*fits])) for road, layer, said in roads),
         *commands,
         ("every layer and head", " ".join(["featx compare", shlex.quote(store), *rows, *fits])),
         ("all roads on the same images", " ".join(["featx roads", shlex.quote(store), *rows, _out(store, "-roads")])),
@@ -54,8 +54,7 @@ def _of_road(report: AdviceReport, road: str, layer: str | None, store: str, row
     if layer is None:  # none was measured
         layer = report.late if road == "late-linear" else "auto"
     verb = "fit-ridge" if len(advice.size.classes) > _MANY_CLASSES else "fit-svm"
-    balanced = ["--balanced"] if (advice.size.imbalance or 0) >= _UNEVEN else []
-    options = ["--layer", shlex.quote(typed_name(layer, report.keys)), *balanced, *rows, *fits]
+    options = ["--layer", shlex.quote(typed_name(layer, report.keys)), *rows, *fits]
     suffix = ".featx" if road == advice.strategy else f"-{road}.featx"
     return " ".join([f"featx {verb}", shlex.quote(store), *options, _out(store, suffix)])
 

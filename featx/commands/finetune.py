@@ -14,21 +14,21 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from featx.commands.failures import print_failures
-from featx.commands.options import add_json_argument, add_split_arguments, check_row_arguments, compute_options
+from featx.commands.options import add_json_argument, add_split_arguments, compute_options
 from featx.commands.progress import StepBar
 from featx.commands.tables import count, format_table
 from featx.commands.training_options import (
     add_network_arguments,
     add_stage_arguments,
     add_training_arguments,
+    around_settings,
     tuning_settings,
-    unfrozen_names,
 )
-from featx.commands.training_progress import FrozenFeaturesProgress, TrainingPrinter
+from featx.commands.training_progress import TrainingPrinter
+from featx.commands.training_source import open_with_progress
 
 if TYPE_CHECKING:
     import argparse
@@ -47,11 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--regime", default="partial", metavar="NAME", help="minimum, partial or total (default: partial)"
     )
     add_stage_arguments(parser)
-    parser.add_argument(
-        "--head", default="linear", metavar="NAME",
-        help="linear: softmax on the pooled features; dense: 1024 more in between; svm: linear, and when the network is"
-        " tuned a linear SVM on its features (default: linear)",
-    )  # fmt: skip
     add_network_arguments(parser)
     add_training_arguments(parser)
     add_split_arguments(parser)
@@ -66,16 +61,6 @@ def run(
     out: str,
     overwrite: bool,
     regime: str,
-    last: int | None,
-    unfreeze: str | None,
-    head: str,
-    model: str | None,
-    weights: str | None,
-    size: int | None,
-    held_out: float,
-    group_column: str | None,
-    allow_duplicates: bool,
-    no_check: bool,
     device: str,
     workers: int | None,
     tensorboard: bool,
@@ -87,21 +72,10 @@ def run(
     from pathlib import Path
 
     from featx.workflows.tuning_folder import TuningFolder
-    from featx.workflows.tuning_job import FinetuneSettings
 
-    check_row_arguments(seed=values["seed"], held_out=held_out, jobs=None)
-    is_svm = head == "svm"
-    trained_head = "linear" if is_svm else head
-    tuning_for = partial(
-        tuning_settings, regime, values, head=trained_head, last=last, unfreeze=unfrozen_names(unfreeze)
-    )
-    settings = FinetuneSettings(
-        tuning=tuning_for(),
-        classifier="svm" if is_svm else "softmax",
-        held_out=held_out,
-        group_column=group_column,
-        allow_duplicates=allow_duplicates,
-        check=not no_check,
+    settings = around_settings(
+        values,
+        tuning=tuning_settings(regime, values),
         tensorboard=tensorboard,
         embed_weights=embed_weights,
         overwrite=overwrite,
@@ -116,22 +90,10 @@ def run(
 
     from featx.store import FeatureStore
     from featx.workflows.finetuning import finetune
-    from featx.workflows.tuning_sources import open_tuning_source
 
-    with FrozenFeaturesProgress(as_json) as shown:
-        opened = open_tuning_source(
-            source,
-            folder.frozen,
-            model=model,
-            weights=weights,
-            size=size,
-            options=options,
-            overwrite=overwrite,
-            on_begin=shown.begin,
-            progress=shown,
-        )
+    opened = open_with_progress(source, folder.frozen, values, options=options, is_silent=as_json, overwrite=overwrite)
     if opened.backbone.weights.is_random:
-        settings = replace(settings, tuning=tuning_for(from_random=True))
+        settings = replace(settings, tuning=tuning_settings(regime, values, from_random=True))
     with FeatureStore(opened.store) as store, StepBar("steps") as bar:
         printer = TrainingPrinter(settings.tuning, bar, is_silent=as_json)
         result = finetune(
@@ -141,7 +103,7 @@ def run(
         files = {"weights": str(folder.weights) if regime != "minimum" else None, "classifier": str(folder.classifier)}
         print(json.dumps({**result.to_json(), "files": files}))
     else:
-        print(_report(result, folder, printer.said, is_svm=is_svm))
+        print(_report(result, folder, printer.said, is_svm=settings.classifier == "svm"))
     print_failures(opened.failures, opened.store)
     return 1 if opened.failures else 0
 
@@ -151,14 +113,17 @@ def _report(result: TuningResult, folder: TuningFolder, said: Collection[str], *
     is_tuned = regime != "minimum"
     scores = [("frozen features, linear SVM", result.frozen), (f"{regime}, softmax", result.softmax)]
     scores += [("tuned features, linear SVM", result.svm)] if is_tuned else []
-    cells = [(name, f"{score.accuracy:.3f}", "{:.3f} to {:.3f}".format(*score.interval)) for name, score in scores]
+    cells = [
+        (name, f"{score.accuracy:.3f}", "{:.3f} to {:.3f}".format(*score.interval), f"{score.balanced_accuracy:.3f}")
+        for name, score in scores
+    ]
     lines = [
         "",
         f"best epoch {result.best_epoch} of {len(result.records)}, by validation accuracy; {result.seconds:.1f} s of"
         " training",
         "",
         f"on {result.softmax.rows} images never seen ({result.softmax.on})",
-        format_table(("", "accuracy", "95 %"), cells),
+        format_table(("", "accuracy", "95 %", "balanced"), cells),
         "gain over the frozen features {:+.3f}, 95 % {:+.3f} to {:+.3f}:".format(gain.difference, *gain.interval)
         + f" {count(gain.n_better, 'image')} better, {gain.n_worse} worse (p {gain.p_value:.3f}, exact McNemar test)",
     ]

@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from featx.commands.failures import print_failures
 from featx.commands.layer_names import shown_name
-from featx.commands.options import add_json_argument, add_split_arguments, check_row_arguments, compute_options
+from featx.commands.options import add_json_argument, add_split_arguments, compute_options
 from featx.commands.progress import StepBar
 from featx.commands.tables import format_table
 from featx.commands.training_options import (
     add_network_arguments,
     add_stage_arguments,
     add_training_arguments,
+    around_settings,
     tuning_settings,
-    unfrozen_names,
 )
-from featx.commands.training_progress import FrozenFeaturesProgress, TrainingPrinter
+from featx.commands.training_progress import TrainingPrinter
+from featx.commands.training_source import open_with_progress
 from featx.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 
 _DEFAULT = "frozen,minimum,partial,total,scratch"
 _LAYERS = "all-stages,penultimate"
+_TITLES = (
+    "road", "features", "", "accuracy", "95 %", "balanced", "SVM on its features", "gain over frozen", "seconds",
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +55,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"that the frozen road may choose from, as in featx extract (default: {_LAYERS})",
     )  # fmt: skip
     add_stage_arguments(parser)
-    parser.add_argument("--head", default="linear", metavar="NAME", help="linear, dense or svm, as in featx finetune")
     add_network_arguments(parser)
     add_training_arguments(parser)
     add_split_arguments(parser)
@@ -65,16 +68,6 @@ def run(
     overwrite: bool,
     roads: str,
     layers: str,
-    last: int | None,
-    unfreeze: str | None,
-    head: str,
-    model: str | None,
-    weights: str | None,
-    size: int | None,
-    held_out: float,
-    group_column: str | None,
-    allow_duplicates: bool,
-    no_check: bool,
     device: str,
     workers: int | None,
     as_json: bool,
@@ -84,41 +77,23 @@ def run(
     from pathlib import Path
 
     from featx.workflows.roads import RoadsSettings, walk_roads
-    from featx.workflows.tuning_job import FinetuneSettings
-    from featx.workflows.tuning_sources import open_tuning_source
 
-    check_row_arguments(seed=values["seed"], held_out=held_out, jobs=None)
     names = _road_names(roads)
-    partial = {"last": last, "unfreeze": unfrozen_names(unfreeze)}
-    around = FinetuneSettings(
-        classifier="svm" if head == "svm" else "softmax",
-        held_out=held_out,
-        group_column=group_column,
-        allow_duplicates=allow_duplicates,
-        check=not no_check,
-        overwrite=overwrite,
-    )
-    tunings = {
-        name: _tuning(name, values, "linear" if head == "svm" else head, partial) for name in names if name != "frozen"
-    }
-    settings = RoadsSettings(tunings, "frozen" in names, around)
+    tunings = {name: _tuning(name, values) for name in names if name != "frozen"}
+    settings = RoadsSettings(tunings, "frozen" in names, around_settings(values, overwrite=overwrite))
     options, folder = compute_options("auto", device, None, workers), Path(out)
     if folder.is_file():
         raise UsageError(f"--out {out} is a file; give the name of a folder, which is made")
     started = time.perf_counter()
-    with FrozenFeaturesProgress(as_json) as shown:
-        opened = open_tuning_source(
-            source,
-            folder / "features.h5",
-            model=model,
-            weights=weights,
-            size=size,
-            layers=f"{layers},penultimate",
-            options=options,
-            overwrite=overwrite,
-            on_begin=shown.begin,
-            progress=shown,
-        )
+    opened = open_with_progress(
+        source,
+        folder / "features.h5",
+        values,
+        options=options,
+        is_silent=as_json,
+        layers=f"{layers},penultimate",
+        overwrite=overwrite,
+    )
     seconds = time.perf_counter() - started
     with StepBar("steps") as bar:
 
@@ -144,9 +119,10 @@ def _road_names(text: str) -> list[str]:
     return names
 
 
-def _tuning(name: str, values: dict[str, Any], head: str, partial: dict[str, Any]) -> TuningSettings:
-    is_scratch, stages = name == "scratch", partial if name == "partial" else {}
-    return tuning_settings("total" if is_scratch else name, values, head=head, from_random=is_scratch, **stages)
+def _tuning(name: str, values: dict[str, Any]) -> TuningSettings:
+    is_scratch = name == "scratch"
+    stages = {} if name == "partial" else {"last": None, "unfreeze": None}
+    return tuning_settings("total" if is_scratch else name, {**values, **stages}, from_random=is_scratch)
 
 
 def _report(roads: Sequence[Road], out: str) -> str:
@@ -156,7 +132,7 @@ def _report(roads: Sequence[Road], out: str) -> str:
         "",
         f"on {score.rows} images that none has seen ({score.on})",
         format_table(
-            ("road", "features", "", "accuracy", "95 %", "SVM on its features", "gain over frozen, 95 %", "seconds"),
+            _TITLES,
             [_row(road) for road in roads],
             left=(0, 1, 2),
         ),
@@ -176,6 +152,7 @@ def _row(road: Road) -> tuple[object, ...]:
         road.what,
         f"{score.accuracy:.3f}",
         "{:.3f} to {:.3f}".format(*score.interval),
+        f"{score.balanced_accuracy:.3f}",
         "" if road.svm_accuracy is None else f"{road.svm_accuracy:.3f}",
         "" if gain is None else "{:+.3f} ({:+.3f} to {:+.3f})".format(gain.difference, *gain.interval),
         f"{road.seconds:.0f}",

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from featx.commands.options import add_device_arguments, check_seed
+from featx.commands.options import add_device_arguments, check_row_arguments
 from featx.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
 
     from featx.finetuning import TuningSettings
+    from featx.workflows.tuning_job import FinetuneSettings
 
+_SVM = "svm"  # a head that is fitted on tuned features
 # What is taken where nothing is given. Those of `lr_scale` and `augment` depend on the regime.
 _LR_SCALE = {"total": (0.1, 0.01)}
 _OTHER_LR_SCALE = (0.1,)
@@ -49,6 +51,10 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--schedule", default="cosine", metavar="NAME", help="cosine, step or constant")
     group.add_argument("--warmup", type=float, default=1.0, metavar="N", help="epochs of rising rate (default: 1)")
     group.add_argument("--weight-decay", type=float, default=0.01, metavar="X", help="(default: 0.01)")
+    group.add_argument(
+        "--balanced", action="store_true",
+        help="weigh classes by the inverse of their size, in learning and in choosing the epoch",
+    )  # fmt: skip
     group.add_argument("--dropout", type=float, default=0.2, metavar="X", help="before the last layer (default: 0.2)")
     group.add_argument("--label-smoothing", type=float, default=0.1, metavar="X", help="(default: 0.1)")
     group.add_argument(
@@ -74,10 +80,36 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     add_device_arguments(group)
 
 
-def tuning_settings(
-    regime: str, values: dict[str, Any], *, head: str = "linear", from_random: bool = False, **stages: Any
-) -> TuningSettings:
-    """Return the settings that the options of `add_training_arguments` stand for.
+def around_settings(values: dict[str, Any], **others: Any) -> FinetuneSettings:
+    """Return what is done around each training; its own settings are those of `tuning_settings`.
+
+    Parameters
+    ----------
+    values : dict
+        The options of `add_training_arguments`, `add_stage_arguments` and `featx.commands.options.add_split_arguments`.
+    **others
+        Of `FinetuneSettings`.
+
+    Raises
+    ------
+    UsageError
+        A value is out of its range.
+    """
+    from featx.workflows.tuning_job import FinetuneSettings
+
+    check_row_arguments(seed=values["seed"], held_out=values["held_out"], jobs=None)
+    return FinetuneSettings(
+        classifier="svm" if values["head"] == _SVM else "softmax",
+        held_out=values["held_out"],
+        group_column=values["group_column"],
+        allow_duplicates=values["allow_duplicates"],
+        check=not values["no_check"],
+        **others,
+    )
+
+
+def tuning_settings(regime: str, values: dict[str, Any], *, from_random: bool = False) -> TuningSettings:
+    """Return the settings that the options of `add_training_arguments` and `add_stage_arguments` stand for.
 
     Parameters
     ----------
@@ -85,12 +117,8 @@ def tuning_settings(
         See `featx.finetuning.REGIMES`.
     values : dict
         The options by name, and ``seed``.
-    head : str
-        See `featx.finetuning.HEADS`.
     from_random : bool
         The network has random weights: there is nothing to be careful with.
-    **stages
-        ``unfreeze`` and ``last`` of `TuningSettings`.
 
     Raises
     ------
@@ -99,12 +127,13 @@ def tuning_settings(
     """
     from featx.finetuning import TuningSettings
 
-    check_seed(values["seed"])
     lr_scale, augment = values["lr_scale"], values["augment"]
     usual_lr_scale = (1.0,) if from_random else _LR_SCALE.get(regime, _OTHER_LR_SCALE)
     return TuningSettings(
         regime=regime,
-        head=head,
+        head="linear" if values["head"] == _SVM else values["head"],
+        last=values["last"],
+        unfreeze=_unfrozen_names(values["unfreeze"]),
         epochs=values["epochs"],
         batch_size=values["batch_size"],
         optimizer=values["optimizer"],
@@ -120,29 +149,27 @@ def tuning_settings(
         ema=values["ema"],
         precision=values["precision"],
         norm_statistics="trained" if from_random else values["norm_statistics"],
+        class_weight="balanced" if values["balanced"] else None,
         head_start=not values["no_head_start"],
         seed=values["seed"],
-        **stages,
     )
 
 
 def add_stage_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what ``partial`` trains: ``--last`` or ``--unfreeze``."""
+    """Add what ``partial`` trains, ``--last`` or ``--unfreeze``, and what stands on the network: ``--head``."""
     stages = parser.add_mutually_exclusive_group()
     stages.add_argument("--last", type=int, metavar="K", help="with partial: the last K stages (default: 2)")
     stages.add_argument(
         "--unfreeze", metavar="LIST", help="with partial: these modules alone, such as blocks.5,blocks.6"
     )
+    parser.add_argument(
+        "--head", default="linear", metavar="NAME",
+        help="linear: softmax on the pooled features; dense: 1024 more in between; svm: linear, and when the network is"
+        " tuned a linear SVM on its features (default: linear)",
+    )  # fmt: skip
 
 
-def unfrozen_names(text: str | None) -> tuple[str, ...]:
-    """Return the modules that ``--unfreeze`` names; none where it is not given.
-
-    Raises
-    ------
-    UsageError
-        The list is empty.
-    """
+def _unfrozen_names(text: str | None) -> tuple[str, ...]:
     names = tuple(part.strip() for part in (text or "").split(",") if part.strip())
     if text is not None and not names:
         raise UsageError("--unfreeze names nothing; give modules such as blocks.5,blocks.6, or leave it out")

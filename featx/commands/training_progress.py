@@ -146,6 +146,7 @@ def _beginning_lines(beginning: TuningBeginning, settings: TuningSettings) -> li
         f" {len(rows.held_out)} to score on ({rows.rows.split.on})",
         *(f"note: {note}" for note in rows.rows.notes),
         f"{settings.regime}: trains {share}{_modules(beginning.trained)}",
+        *(["classes count alike in these losses and accuracies"] if settings.class_weight else []),
     ]
     if beginning.n_epochs_done:
         lines.append(f"going on after epoch {beginning.n_epochs_done}")

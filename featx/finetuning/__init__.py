@@ -1,8 +1,9 @@
 """The three training regimes: a new head, the last stages, or everything.
 
 ``settings`` says how, ``trained_parts`` what, ``network`` puts a new head on a pretrained network, ``rows`` and
-``augmentation`` feed it, ``optimising`` and ``training`` train it, in a way that can be interrupted and continued.
-Nothing here writes a file. Names are resolved when first used, because torch takes seconds to load.
+``augmentation`` feed it, ``weighing`` says what each image counts, ``optimising`` and ``training`` train it, in a
+way that can be interrupted and continued. Nothing here writes a file. Names are resolved when first used, because torch
+takes seconds to load.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from featx.finetuning.rows import FeatureRows, PictureRows
     from featx.finetuning.trained_parts import classifier_modules
     from featx.finetuning.training import Training
+    from featx.finetuning.weighing import class_weights
 
 _MODULES = {
     "FeatureRows": "rows",
@@ -28,6 +30,7 @@ _MODULES = {
     "SoftmaxHead": "network",
     "Training": "training",
     "TunableNetwork": "network",
+    "class_weights": "weighing",
     "classifier_modules": "trained_parts",
     "learns_by_heart": "overfit_check",
     "linear_cka": "forgetting",
@@ -48,6 +51,7 @@ __all__ = [
     "Training",
     "TunableNetwork",
     "TuningSettings",
+    "class_weights",
     "classifier_modules",
     "learns_by_heart",
     "linear_cka",

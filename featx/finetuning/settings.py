@@ -82,6 +82,9 @@ class TuningSettings:
     norm_statistics : {"frozen", "trained"}
         Of batch normalisations; a key of `NORM_STATISTICS`. From random weights they must be trained; with few images
         and small batches, trained ones spoil a pretrained network.
+    class_weight : {None, "balanced"}
+        With ``balanced`` an image counts by the inverse of the size of its class, in the losses and accuracies of
+        training and validation, and so in which epoch is the best.
     head_start : bool
         Train the head on the frozen features first, so that its first mistakes don't spoil them (Kumar et al. 2022); it
         concerns ``partial`` and ``total``.
@@ -118,6 +121,7 @@ class TuningSettings:
     ema: float | None = None
     precision: str = "f32"
     norm_statistics: str = "frozen"
+    class_weight: str | None = None
     head_start: bool = True
     seed: int = 0
 
@@ -128,6 +132,8 @@ class TuningSettings:
         _check_name("optimizer", self.optimizer, OPTIMIZERS)
         _check_name("schedule", self.schedule, SCHEDULES)
         _check_name("precision", self.precision, PRECISIONS)
+        if self.class_weight is not None:
+            _check_name("class_weight", self.class_weight, ("balanced",))
         _check_name("norm_statistics", self.norm_statistics, NORM_STATISTICS)
         for name in self.augment:
             _check_name("augment", name, AUGMENTATIONS)

@@ -20,6 +20,7 @@ from featx.finetuning.augmentation import mix
 from featx.finetuning.history import EpochRecord
 from featx.finetuning.optimising import make_optimizer, make_scheduler
 from featx.finetuning.randomness import seeded
+from featx.finetuning.weighing import class_weights
 
 if TYPE_CHECKING:
     from featx.finetuning.rows import TrainingRows
@@ -79,6 +80,8 @@ class Training:
         self._rows, self._validation, self._n_classes = rows, validation, n_classes
         n_rows = len(rows.labels)
         # A single image has no batch statistics: the rest of pairs makes one of them a group of three.
+        weights = class_weights(rows.labels, n_classes, settings.class_weight)
+        self._weights = torch.from_numpy(weights).to(device)
         self._n_steps = max(1, min(math.ceil(n_rows / settings.batch_size), n_rows // 2))
         self._optimizer = make_optimizer(network, settings)
         self._scheduler = make_scheduler(self._optimizer, settings, self._n_steps)
@@ -86,7 +89,7 @@ class Training:
         self._scaler = torch.amp.GradScaler(enabled=settings.precision == "f16")
         self._best: dict[str, torch.Tensor] = {}
         self._epoch, self._step = 1, 0  # what comes next
-        self._sums = np.zeros(3)  # of this epoch so far: loss, images named rightly, images
+        self._sums = np.zeros(3)  # of this epoch so far: loss, images named rightly, images, weighted
         self._seconds = 0.0  # of this epoch before it was interrupted
 
     def run(
@@ -184,17 +187,21 @@ class Training:
             logits = self.network(inputs)
         logits = logits.float()
         if targets is None:
-            loss = functional.cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing)
+            loss = functional.cross_entropy(
+                logits, labels, self._weights, label_smoothing=self.settings.label_smoothing
+            )
         else:
-            loss = functional.cross_entropy(logits, targets)
+            loss = functional.cross_entropy(logits, targets, self._weights)
             labels = targets.argmax(1)
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
         self._scaler.step(self._optimizer)
         self._scaler.update()
         value = float(loss.detach())
-        n_right = int((logits.detach().argmax(1) == labels).sum())
-        self._sums += (value * len(labels), n_right, len(labels))
+        counts = self._weights[labels]
+        n_right = float(counts[logits.detach().argmax(1) == labels].sum())
+        n_seen = float(counts.sum())
+        self._sums += (value * n_seen, n_right, n_seen)
         self._step += 1
         if self._ema is not None:
             self._ema.update(self.network, step=self.progress[0])
@@ -224,15 +231,17 @@ class Training:
         """Return loss and accuracy on the validation rows."""
         network, labels = self._kept().eval(), self._validation.labels
         parts = np.array_split(np.arange(len(labels)), math.ceil(len(labels) / self.settings.batch_size))
-        loss = n_right = 0.0
+        loss = n_right = n_seen = 0.0
+        weights = self._weights.cpu()
         with torch.inference_mode():
             for inputs, true in self._validation.batches(parts, (self.settings.seed, 0)):
                 with self._precise():
                     logits = network(inputs.to(self.device))
                 logits, true = logits.float().cpu(), true.cpu()
-                loss += float(functional.cross_entropy(logits, true, reduction="sum"))
-                n_right += int((logits.argmax(1) == true).sum())
-        return loss / len(labels), n_right / len(labels)
+                loss += float(functional.cross_entropy(logits, true, weights, reduction="sum"))
+                n_right += float(weights[true][logits.argmax(1) == true].sum())
+                n_seen += float(weights[true].sum())
+        return loss / n_seen, n_right / n_seen
 
     def _kept(self) -> nn.Module:
         """Return what is validated and kept: the moving average where there is one."""

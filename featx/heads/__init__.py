@@ -8,7 +8,7 @@ pipeline into bytes and back, and ``safety`` checks what came back.
 
 from featx.heads.fitting import FittedHead, fit_head
 from featx.heads.persistence import dump_head, load_head
-from featx.heads.scoring import ClassScore, Evaluation, evaluate_head, wilson_interval
+from featx.heads.scoring import ClassScore, Evaluation, evaluate_head, evaluate_predictions, wilson_interval
 from featx.heads.softmax import softmax_pipeline
 from featx.heads.splitting import RowSplit, split_rows
 from featx.heads.table import HEADS, ClassWeight, HeadKind
@@ -23,6 +23,7 @@ __all__ = [
     "RowSplit",
     "dump_head",
     "evaluate_head",
+    "evaluate_predictions",
     "fit_head",
     "load_head",
     "softmax_pipeline",

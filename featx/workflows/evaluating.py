@@ -11,8 +11,7 @@ import numpy as np
 
 from featx.errors import HeadError, SourceError, UsageError
 from featx.extraction import ExtractionProgress
-from featx.heads import Evaluation
-from featx.heads.scoring import evaluate_predictions
+from featx.heads import Evaluation, evaluate_predictions
 from featx.images import SPLIT_NAMES, TEST, VAL
 from featx.workflows.paired_gains import PairedGain, paired_gain
 from featx.workflows.predicting import check_combination, rank_classes, score_views

@@ -256,7 +256,7 @@ class _Finetuning:
         job = self.job
         if job.backbone.weights.is_random or self._has_warned:
             return  # it never knew anything, or that was said
-        if is_behind(record, self.frozen_validation, len(job.rows.validation)):
+        if is_behind(record, self.frozen_validation, job.validation_weights):
             self._has_warned = True
             self._note(behind_note(record, self.frozen_validation, self._likeness(network), job.tuning))
 
@@ -294,9 +294,12 @@ def _head_on_features(job: TuningJob) -> nn.Module:
 def _frozen_validation(job: TuningJob) -> float:
     """Return how a head on frozen features does on the images that choose the epoch."""
     X, y, train, validation = job.frozen_features, job.rows.labels, job.rows.train, job.rows.validation
-    groups = job.rows.rows.groups_of(train)
-    fitted = fit_head(X[train], y[train], head="ridge", seed=job.tuning.seed, groups=groups)
-    return float((fitted.pipeline.predict(X[validation]) == y[validation]).mean())
+    groups, tuning = job.rows.rows.groups_of(train), job.tuning
+    fitted = fit_head(
+        X[train], y[train], head="ridge", seed=tuning.seed, groups=groups, class_weight=tuning.class_weight
+    )
+    is_right = fitted.pipeline.predict(X[validation]) == y[validation]
+    return float(np.average(is_right, weights=job.validation_weights))
 
 
 class _StateSaver:

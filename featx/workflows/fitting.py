@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline
 from featx.bundle import Bundle
 from featx.comparison import LayerChoice, select_layer
 from featx.extraction import FeatureSpec
-from featx.heads import Evaluation, FittedHead, RowSplit, evaluate_head, fit_head
+from featx.heads import Evaluation, FittedHead, RowSplit, evaluate_predictions, fit_head
 from featx.heads.threads import MANY_VALUES
 from featx.workflows.labelled_rows import LabelledRows, labelled_rows
 from featx.workflows.learnable_features import (
@@ -96,6 +96,8 @@ class FitResult:
     without_copies : Evaluation or None
         The score on those of these rows of which no copy or near-copy was learned from; None where that is all of
         them, or none.
+    predicted_rightly : ndarray of bool
+        Which of the rows that it was scored on the head names rightly, in the order of ``RowSplit.held_out``.
     choice : LayerChoice or None
         How the layer was chosen, where that was asked for.
     n_unlabelled : int
@@ -108,6 +110,7 @@ class FitResult:
     fitted: FittedHead
     evaluation: Evaluation
     without_copies: Evaluation | None
+    predicted_rightly: np.ndarray
     choice: LayerChoice | None
     n_unlabelled: int
     seconds: float
@@ -175,11 +178,13 @@ def fit_classifier(store: FeatureStore, layer: str | None = None, settings: FitS
     features = learnable_features(store, layer if choice is None else choice.layer)
     fitted = _fit(features, rows, rows.split.train, settings)
     fitted = replace(fitted, notes=(*fitted.notes, *rows.notes, *rows.one_sided_notes, *reduction_notes(store)))
-    evaluation = _score(fitted, features, rows, rows.split.held_out, store, rows.split.on)
-    kept = np.setdiff1d(rows.split.held_out, rows.repeated)
+    held_out, on = rows.split.held_out, rows.split.on
+    predicted = fitted.pipeline.predict(features.matrix[held_out])
+    evaluation = _score(predicted, held_out, rows, store, on)
+    is_kept = ~np.isin(held_out, rows.repeated)
     without = None
-    if len(rows.repeated) and len(kept):
-        without = _score(fitted, features, rows, kept, store, f"{rows.split.on} without copies of training images")
+    if is_kept.any() and not is_kept.all():
+        without = _score(predicted[is_kept], held_out[is_kept], rows, store, f"{on} without copies of training images")
     saved = fitted
     if settings.refit_all:
         saved = _fit(features, rows, np.flatnonzero(rows.labels >= 0), settings)
@@ -189,8 +194,9 @@ def fit_classifier(store: FeatureStore, layer: str | None = None, settings: FitS
         pipeline = Pipeline([("stored", features.reducer), *pipeline.steps])
     card = _card(store, settings, fitted, evaluation, rows.split, saved.n_rows)
     bundle = Bundle(features.spec, pipeline, tuple(store.label_names), card)
+    is_right = np.asarray(predicted == rows.labels[held_out])
     seconds = time.perf_counter() - started
-    return FitResult(bundle, fitted, evaluation, without, choice, rows.n_unlabelled, seconds)
+    return FitResult(bundle, fitted, evaluation, without, is_right, choice, rows.n_unlabelled, seconds)
 
 
 def _refit_notes(scored: FittedHead, saved: FittedHead) -> list[str]:
@@ -224,22 +230,10 @@ def _choose_layer(store: FeatureStore, rows: LabelledRows, settings: FitSettings
     )
 
 
-def _score(
-    fitted: FittedHead,
-    features: LearnableFeatures,
-    rows: LabelledRows,
-    scored: np.ndarray,
-    store: FeatureStore,
-    on: str,
-) -> Evaluation:
-    return evaluate_head(
-        fitted.pipeline,
-        features.matrix[scored],
-        rows.labels[scored],
-        class_names=store.label_names,
-        y_train=rows.labels[rows.split.train],
-        on=on,
-    )
+def _score(predicted: np.ndarray, scored: np.ndarray, rows: LabelledRows, store: FeatureStore, on: str) -> Evaluation:
+    """Return how good the predictions for some rows of the store are."""
+    majority = int(np.bincount(rows.labels[rows.split.train]).argmax())
+    return evaluate_predictions(rows.labels[scored], predicted, class_names=store.label_names, on=on, majority=majority)
 
 
 def network_weights(spec: FeatureSpec) -> bytes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import sqrt
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from featx.finetuning import EpochRecord, OverfitCheck, TuningSettings
     from featx.workflows.paired_gains import PairedGain
@@ -16,7 +18,7 @@ _DIVERGED = 10.0  # training loss; guessing among 20,000 classes has less
 _FIRST_EPOCH = 2  # the first one trains a head that has never seen an image
 
 
-def is_behind(record: EpochRecord, frozen_accuracy: float, n_validation: int) -> bool:
+def is_behind(record: EpochRecord, frozen_accuracy: float, weights: np.ndarray) -> bool:
     """Return whether a training is so far behind the frozen features that chance does not explain it.
 
     Parameters
@@ -25,11 +27,16 @@ def is_behind(record: EpochRecord, frozen_accuracy: float, n_validation: int) ->
         Of the last epoch.
     frozen_accuracy : float
         Of a head on frozen features, on the same validation images.
-    n_validation : int
-        Of these images.
+    weights : ndarray of shape (n,)
+        What each of these images counts.
+
+    Notes
+    -----
+    Weighted images are worth (Σw)² / Σw² that count alike (Kish's effective sample size).
     """
-    share = min(max(frozen_accuracy, 1 / n_validation), 1 - 1 / n_validation) if n_validation > 1 else 0.5
-    error = sqrt(share * (1 - share) / n_validation)
+    n = float(weights.sum() ** 2 / (weights**2).sum())
+    share = min(max(frozen_accuracy, 1 / n), 1 - 1 / n) if n > 1 else 0.5
+    error = sqrt(share * (1 - share) / n)
     return record.epoch >= _FIRST_EPOCH and record.validation_accuracy < frozen_accuracy - _SURE * error
 
 

@@ -17,8 +17,6 @@ from featx.extraction import ComputeOptions
 from featx.store import FeatureStore
 from featx.workflows.finetuning import finetune
 from featx.workflows.fitting import AUTO
-from featx.workflows.labelled_rows import labelled_rows
-from featx.workflows.learnable_features import learnable_features
 from featx.workflows.one_step_files import draft_of
 from featx.workflows.paired_gains import paired_gain
 from featx.workflows.road_plots import RoadPoint, save_road_plot
@@ -193,25 +191,12 @@ class _Walk:
         folder = self.out / FROZEN
         folder.mkdir(parents=True, exist_ok=True)
         result.bundle.save(folder / "classifier.featx", overwrite=True)
-        self._right = self._named_rightly(result)
+        self._right = result.predicted_rightly
         if result.bundle.spec.key == FEATURES:
             self._last_layer = result
         key = result.bundle.spec.key
         seconds = self.seconds + time.perf_counter() - started
         return Road(FROZEN, "linear SVM", key, result.evaluation, None, None, seconds, folder, result.fitted.notes)
-
-    def _named_rightly(self, result: FitResult) -> np.ndarray:
-        around = self._around
-        rows = labelled_rows(
-            self.store,
-            held_out=around.held_out,
-            seed=around.tuning.seed,
-            group_column=around.group_column,
-            allow_duplicates=around.allow_duplicates,
-        )
-        held_out = rows.split.held_out
-        matrix = learnable_features(self.store, result.bundle.spec.key).matrix
-        return result.fitted.pipeline.predict(matrix[held_out]) == rows.labels[held_out]
 
     def tuned(self, name: str, events: TuningEvents) -> Road:
         """Walk a road on which something is trained."""
@@ -263,8 +248,10 @@ def _save(roads: Sequence[Road], out: Path, title: str) -> None:
 
 def to_markdown(roads: Sequence[Road]) -> str:
     """Return the roads as a table."""
-    lines = ["| road | features | what | accuracy | 95 % | SVM on its features | gain over frozen, 95 % | seconds |"]
-    lines.append("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    lines = [
+        "| road | features | what | accuracy | 95 % | balanced | SVM on its features | gain over frozen | seconds |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
     for road in roads:
         score, gain = road.evaluation, road.gain
         cells = [
@@ -273,6 +260,7 @@ def to_markdown(roads: Sequence[Road]) -> str:
             road.what,
             f"{score.accuracy:.3f}",
             "{:.3f} to {:.3f}".format(*score.interval),
+            f"{score.balanced_accuracy:.3f}",
             "" if road.svm_accuracy is None else f"{road.svm_accuracy:.3f}",
             "" if gain is None else "{:+.3f} [{:+.3f}, {:+.3f}]".format(gain.difference, *gain.interval),
             f"{road.seconds:.0f}",

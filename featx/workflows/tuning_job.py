@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featx.extraction import ComputeOptions
-from featx.finetuning import TuningSettings
+from featx.finetuning import TuningSettings, class_weights
 
 if TYPE_CHECKING:
     from featx.backbones import Backbone
@@ -148,3 +148,10 @@ class TuningJob:
     def tuning(self) -> TuningSettings:
         """How the network is trained."""
         return self.settings.tuning
+
+    @property
+    def validation_weights(self) -> np.ndarray:
+        """What each validation image counts, by its class."""
+        rows = self.rows
+        of_class = class_weights(rows.labels[rows.train], len(rows.classes), self.tuning.class_weight)
+        return of_class[rows.labels[rows.validation]]

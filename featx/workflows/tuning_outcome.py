@@ -142,6 +142,7 @@ def fit_svm(store: FeatureStore, settings: FinetuneSettings, layer: str = FEATUR
     how = FitSettings(
         seed=settings.tuning.seed,
         held_out=settings.held_out,
+        class_weight=settings.tuning.class_weight,
         group_column=settings.group_column,
         allow_duplicates=settings.allow_duplicates,
         allow_random=True,
@@ -194,7 +195,7 @@ def _score(job: TuningJob, network: nn.Module, tuned: FeatureStore, frozen: FitR
         said = f"{on} without copies of training images"
         without = _evaluate(job, chosen, features[kept], true[kept], said)
     is_right = np.asarray(chosen.predict(features) == true)
-    gain = paired_gain(frozen.fitted.pipeline.predict(before) == true, is_right)
+    gain = paired_gain(frozen.predicted_rightly, is_right)
     bundle = svm.bundle if is_svm else _bundle(job, tuned, pipeline, softmax)
     return _Scores(softmax, svm.evaluation, without, is_right, gain, linear_cka(before, features), bundle)
 
