@@ -255,7 +255,7 @@ def test_a_precision_that_was_compiled_otherwise_is_an_error(fake_backbone, monk
 @pytest.mark.parametrize("engine_name", ["openvino", "torch"])
 def test_bf16_is_another_number_close_by(default_backbone, engine_name):
     """Where the processor has it, bf16 differs from f32, with a cosine above 0.99."""
-    core = openvino_engine.import_openvino().Core()
+    core = openvino_engine.shared_core()
     if engine_name == "openvino" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this processor has no bf16")
     taps = default_backbone.select("penultimate").taps

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import warnings
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,20 @@ def import_openvino() -> ModuleType:
     return openvino
 
 
+@cache
+def shared_core() -> Any:
+    """Return the only ``openvino.Core`` of this process.
+
+    Notes
+    -----
+    A Core gives the thread in which it first compiles an alternate signal stack (AMX needs a large one), and unmaps it
+    when it goes. Of two that go in the order in which they came, the second one hands the thread the stack of the
+    first, which is unmapped by then: the next signal with a handler in Python, such as Ctrl-C, is a segmentation fault.
+    One that never goes avoids this.
+    """
+    return import_openvino().Core()
+
+
 class OpenVINOEngine:
     """Taps compiled by OpenVINO for a fixed batch; shorter batches are padded.
 
@@ -100,8 +115,7 @@ class OpenVINOEngine:
         precision: str = "f32",
         cache_key: str | None = None,
     ) -> None:
-        openvino = import_openvino()
-        core = openvino.Core()
+        openvino, core = import_openvino(), shared_core()
         self.precision = precision
         _check_capability(core, precision)
         model = _converted(openvino, core, taps, size, cache_key)
