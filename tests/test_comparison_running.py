@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from copy import deepcopy
 from dataclasses import fields, replace
 
 import numpy as np
@@ -360,6 +361,14 @@ def test_interrupted_comparison_goes_on(tmp_path, fits):
     assert timeless(again) == timeless(compare_candidates(layers, y, CANDIDATES, FAST))
 
 
+@pytest.fixture(scope="module")
+def measured():
+    """The journal of a comparison; not to be changed."""
+    journal = Journal()
+    compare_candidates(*made_up(60), CANDIDATES, FASTER, journal=journal)
+    return journal
+
+
 @pytest.mark.parametrize(
     ("change", "n_measured"),
     [
@@ -377,12 +386,10 @@ def test_interrupted_comparison_goes_on(tmp_path, fits):
         ("labels of another type", 0),
     ],
 )
-def test_only_what_is_missing_is_measured(fits, monkeypatch, change, n_measured):
+def test_only_what_is_missing_is_measured(measured, fits, monkeypatch, change, n_measured):
     """Whatever a score depends on makes it unknown when it changes; nothing else does."""
     layers, y = made_up(60)
-    journal = Journal()
-    compare_candidates(layers, y, CANDIDATES, FASTER, journal=journal)
-    fits.clear()
+    journal = deepcopy(measured)
     candidates, settings, groups = CANDIDATES, FASTER, None
     if change == "a label":
         first = np.flatnonzero(y != y[0])[0]
