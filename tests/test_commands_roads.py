@@ -71,3 +71,28 @@ def test_a_file_in_the_place_of_the_folder_is_refused(photos, tmp_path, capsys):
     (tmp_path / "roads").write_text("mine")
     assert run("roads", photos, "--out", tmp_path / "roads") == 2
     assert "is a file; give the name of a folder" in capsys.readouterr().err
+
+
+def test_the_frozen_road_alone_has_the_seed(photos, tmp_path, capsys):
+    """``--seed`` draws the images of the frozen road, too, where nothing is trained."""
+    assert run("roads", photos, "--out", tmp_path / "out", *NETWORK, *QUICK, "--roads", "frozen", "--seed", 5) == 0
+    assert "stratified, seed 5)" in capsys.readouterr().out
+
+
+def test_a_store_says_its_layers_and_costs_no_seconds(photos, tmp_path, capsys):
+    """Beside a store ``--layers`` is refused; and its features count for nothing, which is said."""
+    network = NETWORK[: NETWORK.index("--layers")]
+    assert run("extract", photos, "--out", tmp_path / "f.h5", *network, "--layers", "layer4,penultimate") == 0
+    out = tmp_path / "out"
+    assert run("roads", tmp_path / "f.h5", "--out", out, *QUICK, "--layers", "layer4") == 2
+    assert "--layers does not go with it" in capsys.readouterr().err
+    assert run("roads", tmp_path / "f.h5", "--out", out, *QUICK, "--weights", "random:0", "--roads", "minimum") == 0
+    note = "seconds leave out features that were there already"
+    assert f"note: {note}" in capsys.readouterr().out
+    assert (out / "roads.md").read_text().endswith(f"\n{note}\n")
+
+
+def test_a_folder_with_other_things_is_refused(photos, capsys):
+    """Roads are not laid among other things, such as the images themselves."""
+    assert run("roads", photos, "--out", photos, *NETWORK, *QUICK) == 3
+    assert "is a folder with other things in it (blue)" in capsys.readouterr().err

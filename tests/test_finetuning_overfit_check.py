@@ -49,6 +49,22 @@ def test_a_learning_rate_far_from_right_shows(rate):
     assert not learns_by_heart(make_head(40, 4, bad), rows, bad).passed
 
 
+def test_a_head_that_knows_the_images_shows_a_rate_that_is_too_high():
+    """Images that are named rightly from the start pass only when some steps at the learning rate leave them so."""
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(16, 40)).astype(np.float32), rng.integers(0, 4, 16)
+    rows = FeatureRows(features, labels)
+    known = torch.from_numpy(np.linalg.lstsq(features, np.eye(4)[labels], rcond=None)[0].T.copy())
+    checks = []
+    for rate, dropout in ((0.01, 0.0), (100.0, 0.5)):
+        settings = TuningSettings(regime="minimum", optimizer="sgd", learning_rate=rate, dropout=dropout, augment=())
+        head = make_head(40, 4, settings)
+        head.linear.load_state_dict({"weight": known, "bias": torch.zeros(4)})
+        checks.append(learns_by_heart(head, rows, settings))
+    assert (checks[0].passed, checks[0].n_steps) == (True, 5)
+    assert not checks[1].passed
+
+
 def test_it_does_not_take_longer_than_it_may(monkeypatch):
     """When the time is up it ends with what it has."""
     monkeypatch.setattr("featx.finetuning.overfit_check._MAX_SECONDS", -1.0)

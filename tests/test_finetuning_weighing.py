@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -66,6 +68,30 @@ def test_loss_and_accuracy_are_scikit_learns():
     assert record.train_accuracy == pytest.approx(balanced_accuracy_score(UNEVEN, before.argmax(1)))
     assert record.validation_loss == pytest.approx(log_loss(UNEVEN, after, sample_weight=weights), rel=1e-5)
     assert record.validation_accuracy == pytest.approx(balanced_accuracy_score(UNEVEN, after.argmax(1)))
+
+
+@pytest.mark.parametrize("batch_size", [7, 1000])
+def test_batches_change_no_weight(batch_size):
+    """The loss of an epoch at a rate of nearly nothing is that of all images, however they are divided."""
+    settings = replace(BALANCED, batch_size=batch_size, learning_rate=1e-12)
+    head, rows = make_head(4, 3, settings), overlapping(UNEVEN, 1)
+    with torch.inference_mode():
+        before = functional.softmax(head(torch.from_numpy(rows.features)).double(), 1).numpy()
+    training = Training(head, rows, rows, 3, settings)
+    training.run()
+    weights = compute_sample_weight("balanced", UNEVEN)
+    assert training.records[0].train_loss == pytest.approx(log_loss(UNEVEN, before, sample_weight=weights), rel=1e-5)
+
+
+def test_validation_is_weighed_by_its_own_classes():
+    """Where a val split has other proportions than the training images, its classes count alike all the same."""
+    other = overlapping(np.repeat([0, 1, 2], [5, 40, 60]), 2)
+    training = Training(make_head(4, 3, BALANCED), overlapping(UNEVEN, 1), other, 3, BALANCED)
+    training.run()
+    with torch.inference_mode():
+        predicted = training.best_network()(torch.from_numpy(other.features)).argmax(1).numpy()
+    expected = balanced_accuracy_score(other.labels, predicted)
+    assert training.records[0].validation_accuracy == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("augment", [(), ("mixup",)])

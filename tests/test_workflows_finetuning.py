@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ from tiny_networks import tiny_backbone
 
 from featx.backbones import open_backbone
 from featx.bundle import load_bundle
-from featx.errors import TuningError, UsageError, WouldOverwriteError
+from featx.errors import LayerError, TuningError, UsageError, WouldOverwriteError
 from featx.extraction import FeatureSpec
 from featx.finetuning import SoftmaxHead, Training, TuningSettings
 from featx.images import TEST, list_images
@@ -95,6 +96,41 @@ def done(source, tmp_path_factory):
     )
     result = tune(source, out, events=events)
     return SimpleNamespace(out=out, result=result, called=called)
+
+
+def test_a_mistake_leaves_a_finished_run_alone(source, done, tmp_path):
+    """A name that is not there is found before --overwrite removes what an earlier command made."""
+    out = tmp_path / "run"
+    shutil.copytree(done.out, out)
+    with pytest.raises(LayerError, match="typo"):
+        tune(source, out, replace(TUNING, last=None, unfreeze=("typo",)), overwrite=True)
+    assert {path.name for path in out.iterdir()} == {path.name for path in done.out.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "said"),
+    [
+        ({"regime": "minimum", "last": None}, {"classifier": "svm"}, "nothing to fit head svm on"),
+        ({"precision": "f16"}, {}, "precision f16 trains on CUDA alone"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(source, tmp_path, changes, settings, said):
+    """A linear SVM after a training that tunes no feature, and half precision on the CPU."""
+    with pytest.raises(UsageError, match=said):
+        tune(source, tmp_path / "run", replace(TUNING, **changes), **settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_that_has_come_since_changes_no_name(source, tmp_path):
+    """Names and labels are those of the store, whatever the source says by now."""
+    names = ("aaa", *source.listing.class_names)
+    entries = tuple(replace(entry, label=entry.label + 1) for entry in source.listing.entries)
+    now = SimpleNamespace(**{**vars(source), "listing": replace(source.listing, entries=entries, class_names=names)})
+    tune(now, tmp_path / "run", replace(TUNING, epochs=1))
+    with FeatureStore(source.store) as store, FeatureStore(tmp_path / "run" / "tuned.h5") as tuned:
+        assert list(tuned.label_names) == list(store.label_names)
+        np.testing.assert_array_equal(tuned.labels, store.labels)
+        assert load_bundle(tmp_path / "run" / "classifier.featx").class_names == tuple(store.label_names)
 
 
 def test_balanced_classes_reach_every_classifier(source, tmp_path, monkeypatch):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -41,7 +43,7 @@ def test_files_have_their_names(tmp_path):
 
 
 def test_a_state_comes_back(folder):
-    """Tensors, numbers and texts are what they were; the newest state counts, and none is left after forgetting."""
+    """Tensors, numbers and texts are what they were; the newest state counts."""
     assert folder.load_state() is None
     state = {"network": {"w": torch.arange(3.0)}, "epoch": 2, "sums": [0.5, 1.0], "stopped": "", "best_epoch": None}
     folder.save_state({"epoch": 1})
@@ -50,19 +52,32 @@ def test_a_state_comes_back(folder):
     assert torch.equal(loaded.pop("network")["w"], torch.arange(3.0))
     assert loaded == {name: value for name, value in state.items() if name != "network"}
     assert sorted(path.name for path in folder.path.iterdir()) == ["run.json", "state.pt"]
-    folder.forget_state()
-    folder.forget_state()
-    assert folder.load_state() is None
+
+
+def test_a_full_disk_is_a_clear_error_and_the_last_state_stays(folder, monkeypatch):
+    """A state that cannot be written names its file, and the one before it is still there."""
+    folder.save_state({"epoch": 1})
+
+    def full(_path, _data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(StoreError, match=r"state\.pt cannot be written: No space left on device"):
+            folder.save_state({"epoch": 2})
+    assert folder.load_state() == {"epoch": 1}
 
 
 @pytest.mark.parametrize("spoil", [lambda data: data[: len(data) // 2], lambda _: b"", lambda _: b"nonsense" * 50])
 def test_a_damaged_state_says_so(folder, spoil):
-    """A state that cannot be read is an error with what to do, not a crash and not a new beginning."""
+    """A state that cannot be read is an error with what to do, and doing that helps."""
     folder.save_state({"epoch": 1, "w": torch.zeros(100)})
     path = folder.path / "state.pt"
     path.write_bytes(spoil(path.read_bytes()))
     with pytest.raises(StoreError, match=r"state\.pt is damaged .*give --overwrite to begin anew"):
         folder.load_state()
+    folder.begin(RUN, overwrite=True)
+    assert folder.load_state() is None
 
 
 def test_a_state_holds_no_code(folder):

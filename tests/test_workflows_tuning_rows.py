@@ -154,15 +154,26 @@ def test_the_parts_become_splits(tmp_path):
     with FeatureStore(path) as store:
         listing = listing_of(store)
         rows = tuning_rows(store, listing, seed=3)
-    told = rows.as_told(listing)
-    assert [entry.path for entry in told.entries] == [entry.path for entry in listing.entries]
-    assert told.entries[0].split == TRAIN  # the one that has no row
-    split_of = {entry.path: entry.split for entry in told.entries}
-    splits = np.array([split_of[f"{row}.png"] for row in range(N_ROWS)])
+        told = rows.as_told(listing, store)
+    assert [entry.path for entry in told.entries] == [f"{row}.png" for row in range(N_ROWS)]
+    splits = np.array([entry.split for entry in told.entries])
     np.testing.assert_array_equal(splits, parts_of(rows))
     for seed in (0, 1):
         again = rows_of(write_layers(tmp_path / f"told{seed}.h5", digests=digests, splits=splits), seed=seed)
         np.testing.assert_array_equal(parts_of(again), parts_of(rows))
+
+
+def test_labels_are_those_of_the_store(tmp_path):
+    """A class that has come since, and labels that have changed, do not give the images of the store other names."""
+    with FeatureStore(write_layers(tmp_path / "s.h5")) as store:
+        before = listing_of(store)
+        names = ("aaa", *store.label_names)
+        entries = [replace(entry, label=entry.label + 1) for entry in before.entries]
+        entries[3] = replace(entries[3], label=0)
+        now = replace(before, entries=(*entries, ImageEntry("new.png", 0)), class_names=names)
+        told = tuning_rows(store, now).as_told(now, store)
+        assert told.class_names == tuple(store.label_names)
+        assert [entry.label for entry in told.entries] == store.labels.tolist()
 
 
 def test_the_digest_notices_what_changes_a_training(tmp_path):

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from featx.finetuning import TuningSettings
-    from featx.workflows.roads import Road
+    from featx.workflows.roads import Road, RoadsSettings
     from featx.workflows.tuning_job import TuningEvents
 
 _DEFAULT = "frozen,minimum,partial,total,scratch"
@@ -51,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="begin anew where DIR holds other trainings")
     parser.add_argument("--roads", default=_DEFAULT, metavar="LIST", help=f"which (default: {_DEFAULT})")
     parser.add_argument(
-        "--layers", default=_LAYERS, metavar="LIST",
-        help=f"that the frozen road may choose from, as in featx extract (default: {_LAYERS})",
+        "--layers", metavar="LIST",
+        help=f"that the frozen road may choose from, as in featx extract (default: {_LAYERS}, or those of the store)",
     )  # fmt: skip
     add_stage_arguments(parser)
     add_network_arguments(parser)
@@ -67,7 +67,7 @@ def run(
     out: str,
     overwrite: bool,
     roads: str,
-    layers: str,
+    layers: str | None,
     device: str,
     workers: int | None,
     as_json: bool,
@@ -76,25 +76,24 @@ def run(
     """Walk the roads and print the table."""
     from pathlib import Path
 
-    from featx.workflows.roads import RoadsSettings, walk_roads
+    from featx.workflows.roads import features_file, seconds_note, walk_roads
 
-    names = _road_names(roads)
-    tunings = {name: _tuning(name, values) for name in names if name != "frozen"}
-    settings = RoadsSettings(tunings, "frozen" in names, around_settings(values, overwrite=overwrite))
-    options, folder = compute_options("auto", device, None, workers), Path(out)
-    if folder.is_file():
-        raise UsageError(f"--out {out} is a file; give the name of a folder, which is made")
+    names, folder = _road_names(roads), Path(out)
+    _settings(names, values, overwrite)  # wrong values are found before the features are computed
+    _check_layers(source, layers)
+    options = compute_options("auto", device, None, workers)
     started = time.perf_counter()
     opened = open_with_progress(
         source,
-        folder / "features.h5",
+        features_file(folder, overwrite=overwrite),
         values,
         options=options,
         is_silent=as_json,
-        layers=f"{layers},penultimate",
+        layers=f"{layers or _LAYERS},penultimate",
         overwrite=overwrite,
     )
     seconds = time.perf_counter() - started
+    settings = _settings(names, values, overwrite, from_random=opened.backbone.weights.is_random)
     with StepBar("steps") as bar:
 
         def events_of(name: str, tuning: TuningSettings) -> TuningEvents:
@@ -103,7 +102,7 @@ def run(
             return TrainingPrinter(tuning, bar, is_silent=as_json).events()
 
         walked = walk_roads(opened, folder, settings, seconds=seconds, options=options, events_of=events_of)
-    print(json.dumps([road.to_json() for road in walked]) if as_json else _report(walked, out))
+    print(json.dumps([road.to_json() for road in walked]) if as_json else _report(walked, out, seconds_note(opened)))
     print_failures(opened.failures, opened.store)
     return 1 if opened.failures else 0
 
@@ -119,13 +118,34 @@ def _road_names(text: str) -> list[str]:
     return names
 
 
-def _tuning(name: str, values: dict[str, Any]) -> TuningSettings:
+def _check_layers(source: str, layers: str | None) -> None:
+    from featx.workflows.file_kinds import STORE, kind_of
+
+    if layers is not None and kind_of(source) == STORE:
+        raise UsageError(
+            f"{source} says itself which layers there are, so --layers does not go with it; leave it out, or give the"
+            " images in its place"
+        )
+
+
+def _settings(
+    names: Sequence[str], values: dict[str, Any], overwrite: bool, from_random: bool = False
+) -> RoadsSettings:
+    from featx.workflows.roads import RoadsSettings
+
+    tunings = {name: _tuning(name, values, from_random) for name in names if name != "frozen"}
+    # The frozen road has a seed and class weights, too.
+    around = around_settings(values, overwrite=overwrite, tuning=_tuning("minimum", values, from_random))
+    return RoadsSettings(tunings, "frozen" in names, around)
+
+
+def _tuning(name: str, values: dict[str, Any], from_random: bool) -> TuningSettings:
     is_scratch = name == "scratch"
     stages = {} if name == "partial" else {"last": None, "unfreeze": None}
-    return tuning_settings("total" if is_scratch else name, {**values, **stages}, from_random=is_scratch)
+    return tuning_settings("total" if is_scratch else name, {**values, **stages}, from_random=from_random or is_scratch)
 
 
-def _report(roads: Sequence[Road], out: str) -> str:
+def _report(roads: Sequence[Road], out: str, note: str) -> str:
     best = max(roads, key=lambda road: road.evaluation.accuracy)
     score = best.evaluation
     lines = [
@@ -137,6 +157,7 @@ def _report(roads: Sequence[Road], out: str) -> str:
             left=(0, 1, 2),
         ),
         f"always answering {score.majority_class!r} would give {score.majority_accuracy:.3f}",
+        *([f"note: {note}"] if note else []),
         "",
         f"saved in {out}: roads.md, roads.json, roads.png, and a folder for each road",
         f"next: featx predict {shlex.quote(str(best.folder / 'classifier.featx'))} IMAGE...",

@@ -49,7 +49,9 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         " everything is trained 0.1,0.01; from random weights 1)",
     )  # fmt: skip
     group.add_argument("--schedule", default="cosine", metavar="NAME", help="cosine, step or constant")
-    group.add_argument("--warmup", type=float, default=1.0, metavar="N", help="epochs of rising rate (default: 1)")
+    group.add_argument(
+        "--warmup", type=float, default=1.0, metavar="N", help="epochs of rising rate (default: 1; at most half)"
+    )
     group.add_argument("--weight-decay", type=float, default=0.01, metavar="X", help="(default: 0.01)")
     group.add_argument(
         "--balanced", action="store_true",
@@ -140,7 +142,7 @@ def tuning_settings(regime: str, values: dict[str, Any], *, from_random: bool = 
         learning_rate=values["lr"],
         lr_scale=usual_lr_scale if lr_scale is None else _numbers(lr_scale),
         schedule=values["schedule"],
-        warmup_epochs=min(values["warmup"], float(values["epochs"])),
+        warmup_epochs=min(values["warmup"], values["epochs"] / 2),
         weight_decay=values["weight_decay"],
         dropout=values["dropout"],
         label_smoothing=values["label_smoothing"],

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from featx.finetuning.network import SoftmaxHead, TunableNetwork, make_head
     from featx.finetuning.overfit_check import OverfitCheck, learns_by_heart
     from featx.finetuning.rows import FeatureRows, PictureRows
-    from featx.finetuning.trained_parts import classifier_modules
+    from featx.finetuning.trained_parts import classifier_modules, trained_modules
     from featx.finetuning.training import Training
     from featx.finetuning.weighing import class_weights
 
@@ -35,6 +35,7 @@ _MODULES = {
     "learns_by_heart": "overfit_check",
     "linear_cka": "forgetting",
     "make_head": "network",
+    "trained_modules": "trained_parts",
 }
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "learns_by_heart",
     "linear_cka",
     "make_head",
+    "trained_modules",
 ]
 
 

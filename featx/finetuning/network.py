@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from featx.backbones import Backbone, Tap
     from featx.finetuning.settings import TuningSettings
 
-_LEAST_DEVIATION = 1e-3  # of a feature, by the mean of all
+_LEAST_DEVIATION = 0.1  # of a feature, by the mean of all
 
 
 class SoftmaxHead(nn.Module):

@@ -80,8 +80,8 @@ class Training:
         self._rows, self._validation, self._n_classes = rows, validation, n_classes
         n_rows = len(rows.labels)
         # A single image has no batch statistics: the rest of pairs makes one of them a group of three.
-        weights = class_weights(rows.labels, n_classes, settings.class_weight)
-        self._weights = torch.from_numpy(weights).to(device)
+        self._weights = torch.from_numpy(class_weights(rows.labels, n_classes, settings.class_weight)).to(device)
+        self._validation_weights = torch.from_numpy(class_weights(validation.labels, n_classes, settings.class_weight))
         self._n_steps = max(1, min(math.ceil(n_rows / settings.batch_size), n_rows // 2))
         self._optimizer = make_optimizer(network, settings)
         self._scheduler = make_scheduler(self._optimizer, settings, self._n_steps)
@@ -187,12 +187,13 @@ class Training:
             logits = self.network(inputs)
         logits = logits.float()
         if targets is None:
-            loss = functional.cross_entropy(
-                logits, labels, self._weights, label_smoothing=self.settings.label_smoothing
-            )
+            smoothing = self.settings.label_smoothing
+            loss = functional.cross_entropy(logits, labels, self._weights, reduction="sum", label_smoothing=smoothing)
         else:
-            loss = functional.cross_entropy(logits, targets, self._weights)
+            loss = functional.cross_entropy(logits, targets, self._weights, reduction="sum")
             labels = targets.argmax(1)
+        # By images, not by their weights, as torch's mean would: a batch without the small class would count too much.
+        loss = loss / len(labels)
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
         self._scaler.step(self._optimizer)
@@ -200,8 +201,7 @@ class Training:
         value = float(loss.detach())
         counts = self._weights[labels]
         n_right = float(counts[logits.detach().argmax(1) == labels].sum())
-        n_seen = float(counts.sum())
-        self._sums += (value * n_seen, n_right, n_seen)
+        self._sums += (value * len(labels), n_right, float(counts.sum()))
         self._step += 1
         if self._ema is not None:
             self._ema.update(self.network, step=self.progress[0])
@@ -210,7 +210,7 @@ class Training:
     def _finish_epoch(self, started: float, loss: float, accuracy: float) -> None:
         record = EpochRecord(
             epoch=self._epoch,
-            train_loss=float(self._sums[0] / self._sums[2]),
+            train_loss=float(self._sums[0] / len(self._rows.labels)),
             train_accuracy=float(self._sums[1] / self._sums[2]),
             validation_loss=loss,
             validation_accuracy=accuracy,
@@ -232,7 +232,7 @@ class Training:
         network, labels = self._kept().eval(), self._validation.labels
         parts = np.array_split(np.arange(len(labels)), math.ceil(len(labels) / self.settings.batch_size))
         loss = n_right = n_seen = 0.0
-        weights = self._weights.cpu()
+        weights = self._validation_weights
         with torch.inference_mode():
             for inputs, true in self._validation.batches(parts, (self.settings.seed, 0)):
                 with self._precise():

@@ -12,7 +12,7 @@ def class_weights(labels: np.ndarray, n_classes: int, class_weight: str | None) 
     Parameters
     ----------
     labels : ndarray of int, shape (n,)
-        Classes of the images learned from; each class is among them.
+        Classes of the images that are weighed.
     n_classes : int
         Of the network's logits.
     class_weight : {None, "balanced"}

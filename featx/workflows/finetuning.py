@@ -23,6 +23,7 @@ from featx.finetuning import (
     learns_by_heart,
     linear_cka,
     make_head,
+    trained_modules,
 )
 from featx.heads import fit_head
 from featx.store import check_same
@@ -102,6 +103,9 @@ def finetune(
             f"{backbone.name} is a module of your own, which cannot be opened again by its name for the tuned weights;"
             " give a network with a name, or regime minimum"
         )
+    device = backbones.best_device() if options.device == "auto" else backbones.check_device(options.device)
+    _refuse_what_cannot_be(settings, device)
+    trained_modules(backbone, settings.tuning)  # names are checked before anything is removed
     _refuse_other_network(store, backbone, options)
     folder = TuningFolder(out)
     folder.check(overwrite=settings.overwrite)
@@ -117,7 +121,17 @@ def finetune(
         store, listing, backbone, folder, settings, options, rows, np.asarray(store[FEATURES][...], np.float32)
     )
     folder.begin(_described(job), overwrite=settings.overwrite)
-    return _Finetuning(job, events, _device(options)).run(frozen)
+    return _Finetuning(job, events, device).run(frozen)
+
+
+def _refuse_what_cannot_be(settings: FinetuneSettings, device: str) -> None:
+    if settings.classifier == "svm" and settings.tuning.regime == "minimum":
+        raise UsageError(
+            "regime minimum leaves the features as they are, so there is nothing to fit head svm on after it; run"
+            " featx fit-svm, or give regime partial or total"
+        )
+    if settings.tuning.precision == "f16" and device == "cpu":
+        raise UsageError("precision f16 trains on CUDA alone, and the device is cpu; give f32")
 
 
 def _refuse_other_network(store: FeatureStore, backbone: Backbone, options: ComputeOptions) -> None:
@@ -138,10 +152,6 @@ def _described(job: TuningJob) -> dict[str, Any]:
         "transform": job.backbone.transform.to_json(),
         "images": job.rows.digest(job.store),
     }
-
-
-def _device(options: ComputeOptions) -> str:
-    return backbones.best_device() if options.device == "auto" else backbones.check_device(options.device)
 
 
 @dataclass

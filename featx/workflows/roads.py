@@ -20,6 +20,7 @@ from featx.workflows.fitting import AUTO
 from featx.workflows.one_step_files import draft_of
 from featx.workflows.paired_gains import paired_gain
 from featx.workflows.road_plots import RoadPoint, save_road_plot
+from featx.workflows.tuning_folder import check_folder
 from featx.workflows.tuning_job import FEATURES, FinetuneSettings, TuningEvents
 from featx.workflows.tuning_outcome import fit_svm
 from featx.workflows.tuning_results import number_in_words
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 FROZEN, SCRATCH = "frozen", "scratch"
 ROADS = (FROZEN, "minimum", "partial", "total", SCRATCH)
+_FEATURES, _TABLE = "features.h5", "roads"
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class RoadsSettings:
     frozen : bool
         Walk the frozen road: the best layer by cross-validation with a linear SVM.
     around : FinetuneSettings
-        What is done around each training; its own `tuning` counts for nothing.
+        What is done around each training; its own `tuning` counts where there is no other.
     """
 
     tunings: dict[str, TuningSettings]
@@ -110,6 +112,33 @@ class RoadsSettings:
         for name in self.tunings:
             if name not in ROADS[1:]:
                 raise UsageError(f"road {name!r} is unknown; allowed: {', '.join(ROADS)}")
+
+
+def features_file(out: Path, *, overwrite: bool = False) -> Path:
+    """Return where frozen features go in a folder of roads, after checking that it may become one.
+
+    Parameters
+    ----------
+    out : Path
+        The folder; it need not exist.
+    overwrite : bool
+        Other things may be in it.
+
+    Raises
+    ------
+    UsageError
+        It is a file.
+    WouldOverwriteError
+        It holds other things.
+    """
+    tables = {f"{_TABLE}.{ending}" for ending in ("json", "md", "png")}
+    check_folder(out, {*ROADS, *tables, _FEATURES, f"{_FEATURES}.parts"}, allowed=overwrite)
+    return out / _FEATURES
+
+
+def seconds_note(source: TuningSource) -> str:
+    """Return what the seconds leave out; empty where they are whole."""
+    return "seconds leave out features that were there already" if source.has_kept else ""
 
 
 def walk_roads(
@@ -133,7 +162,7 @@ def walk_roads(
     settings : RoadsSettings
         Which roads, and how.
     seconds : float
-        That computing the frozen features took.
+        That computing the frozen features took in this run.
     options : ComputeOptions, optional
         Device, and threads that decode.
     events_of : callable
@@ -161,7 +190,7 @@ def walk_roads(
             if name in settings.tunings:
                 roads.append(seen.tuned(name, events_of(name, settings.tunings[name])))
                 on_road(roads[-1])
-    _save(roads, Path(out), f"{source.backbone.name}: roads of transfer learning")
+    _save(roads, Path(out), f"{source.backbone.name}: roads of transfer learning", seconds_note(source))
     return roads
 
 
@@ -205,7 +234,10 @@ class _Walk:
         if name == SCRATCH:
             weights, size = f"random:{tuning.seed}", backbone.transform.side
             backbone = backbones.open_backbone(backbone.name, weights=weights, size=size)
-        settings = replace(self.settings.around, tuning=tuning)
+        around = self.settings.around
+        # Without tuned features a linear SVM after the training would be the frozen road again.
+        classifier = "softmax" if name == "minimum" else around.classifier
+        settings = replace(around, tuning=tuning, classifier=classifier)
         self._last_layer = self._last_layer or fit_svm(self.store, settings)
         folder = self.out / name
         result = finetune(
@@ -236,14 +268,14 @@ class _Walk:
         return None if self._right is None else paired_gain(self._right, result.predicted_rightly)
 
 
-def _save(roads: Sequence[Road], out: Path, title: str) -> None:
+def _save(roads: Sequence[Road], out: Path, title: str, note: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    with draft_of(out / "roads.json", overwrite=True) as draft:
+    with draft_of(out / f"{_TABLE}.json", overwrite=True) as draft:
         draft.write_text(json.dumps([road.to_json() for road in roads], indent=1), encoding="utf-8")
-    with draft_of(out / "roads.md", overwrite=True) as draft:
-        draft.write_text(to_markdown(roads), encoding="utf-8")
+    with draft_of(out / f"{_TABLE}.md", overwrite=True) as draft:
+        draft.write_text(to_markdown(roads) + (f"\n{note}\n" if note else ""), encoding="utf-8")
     points = [RoadPoint(road.name, road.evaluation.accuracy, road.evaluation.interval, road.seconds) for road in roads]
-    save_road_plot(points, out / "roads.png", title=title, baseline=roads[0].evaluation.majority_accuracy)
+    save_road_plot(points, out / f"{_TABLE}.png", title=title, baseline=roads[0].evaluation.majority_accuracy)
 
 
 def to_markdown(roads: Sequence[Road]) -> str:

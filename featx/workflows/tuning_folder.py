@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,8 @@ class TuningFolder:
                     " choose another --out, or give --overwrite to begin anew"
                 )
             self._remove()
+        if overwrite and self._is_damaged:
+            self._remove()
         self.path.mkdir(parents=True, exist_ok=True)
         with draft_of(self._run, overwrite=True) as draft:
             draft.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
@@ -116,16 +119,8 @@ class TuningFolder:
         WouldOverwriteError
             It holds other things.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise UsageError(f"--out {self.path} is a file; give the name of a folder, which is made")
         ours = {self._run.name, self._state.name, self.frozen.name, f"{self.frozen.name}.parts"}
-        if self.path.is_dir() and not self._run.exists() and not overwrite:
-            others = sorted(item.name for item in self.path.iterdir() if item.name not in ours)
-            if others:
-                raise WouldOverwriteError(
-                    f"--out {self.path} is a folder with other things in it ({others[0]}); give a new folder, or"
-                    " --overwrite"
-                )
+        check_folder(self.path, ours, allowed=overwrite or self._run.exists())
 
     def load_state(self) -> dict[str, Any] | None:
         """Return what `save_state` wrote last; None where there is nothing.
@@ -151,12 +146,18 @@ class TuningFolder:
         """Write what a killed run goes on from, in one step."""
         import torch
 
+        written = io.BytesIO()  # torch has errors of its own for a full disk
+        torch.save(state, written)
         with draft_of(self._state, overwrite=True) as draft:
-            torch.save(state, draft)
+            draft.write_bytes(written.getbuffer())
 
-    def forget_state(self) -> None:
-        """Remove the state: training begins anew."""
-        self._state.unlink(missing_ok=True)
+    @property
+    def _is_damaged(self) -> bool:
+        try:
+            self.load_state()
+        except StoreError:
+            return True
+        return False
 
     @property
     def _holds_work(self) -> bool:
@@ -178,6 +179,36 @@ class TuningFolder:
             path.unlink(missing_ok=True)
         self.result.unlink(missing_ok=True)
         shutil.rmtree(self.tensorboard, ignore_errors=True)
+
+
+def check_folder(path: Path, ours: Collection[str], *, allowed: bool) -> None:
+    """Raise an error where results would go among other things.
+
+    Parameters
+    ----------
+    path : Path
+        The folder; it need not exist.
+    ours : collection of str
+        Names that may be in it.
+    allowed : bool
+        Other names may be, too.
+
+    Raises
+    ------
+    UsageError
+        It is a file.
+    WouldOverwriteError
+        It holds other things.
+    """
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"--out {path} is a file; give the name of a folder, which is made")
+    others = (
+        [] if allowed or not path.is_dir() else sorted(item.name for item in path.iterdir() if item.name not in ours)
+    )
+    if others:
+        raise WouldOverwriteError(
+            f"--out {path} is a folder with other things in it ({others[0]}); give a new folder, or --overwrite"
+        )
 
 
 def _differing(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:

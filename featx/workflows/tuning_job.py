@@ -152,6 +152,5 @@ class TuningJob:
     @property
     def validation_weights(self) -> np.ndarray:
         """What each validation image counts, by its class."""
-        rows = self.rows
-        of_class = class_weights(rows.labels[rows.train], len(rows.classes), self.tuning.class_weight)
-        return of_class[rows.labels[rows.validation]]
+        labels = self.rows.labels[self.rows.validation]
+        return class_weights(labels, len(self.rows.classes), self.tuning.class_weight)[labels]

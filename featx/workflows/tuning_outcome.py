@@ -176,7 +176,9 @@ def _extract_tuned(job: TuningJob, on_image: Callable[[ExtractionProgress], None
     weights, size = str(job.folder.weights), job.backbone.transform.side
     opened = backbones.open_backbone(job.backbone.name, weights=weights, size=size)
     computer = FeatureComputer(opened, opened.select(FEATURES).taps, job.options)
-    Extraction(job.rows.as_told(job.listing), computer, job.folder.tuned, overwrite=True, progress=on_image).run()
+    Extraction(
+        job.rows.as_told(job.listing, job.store), computer, job.folder.tuned, overwrite=True, progress=on_image
+    ).run()
 
 
 def _score(job: TuningJob, network: nn.Module, tuned: FeatureStore, frozen: FitResult, svm: FitResult) -> _Scores:

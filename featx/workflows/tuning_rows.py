@@ -61,12 +61,17 @@ class TuningRows:
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
-    def as_told(self, listing: ImageListing) -> ImageListing:
-        """Return the listing with these parts as its splits, so that nothing later divides the images differently."""
-        parts = {TRAIN: self.train, VAL: self.validation, TEST: self.held_out}
-        split_of = {self.entries[row].path: split for split, rows in parts.items() for row in rows}
-        entries = tuple(replace(entry, split=split_of.get(entry.path, TRAIN)) for entry in listing.entries)
-        return replace(listing, entries=entries)
+    def as_told(self, listing: ImageListing, store: FeatureStore) -> ImageListing:
+        """Return the images of the store with its labels, and these parts as their splits: nothing is told anew.
+
+        What the source says by now may differ: images and classes may have come, and labels may have changed.
+        """
+        splits = np.full(len(self.entries), TRAIN)
+        for split, rows in ((VAL, self.validation), (TEST, self.held_out)):
+            splits[rows] = split
+        told = zip(self.entries, self.rows.labels.tolist(), splits.tolist(), strict=True)
+        entries = tuple(replace(entry, label=label, split=split) for entry, label, split in told)
+        return replace(listing, entries=entries, class_names=tuple(store.label_names))
 
 
 def tuning_rows(

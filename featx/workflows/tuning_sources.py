@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featx import backbones, images
-from featx.errors import FeatureKeyError, UsageError
+from featx.errors import FeatureKeyError, ImageError, SourceError, UsageError
 from featx.extraction import ComputeOptions, Extraction, FeatureComputer, FeatureSpec
 from featx.store import FeatureStore
 from featx.workflows.file_kinds import STORE, kind_of
@@ -18,7 +18,7 @@ from featx.workflows.tuning_job import FEATURES
 if TYPE_CHECKING:
     from featx.backbones import Backbone
     from featx.extraction import ExtractionProgress
-    from featx.images import ImageListing
+    from featx.images import ImageEntry, ImageListing
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,15 @@ class TuningSource:
         The network.
     failures : tuple of (str, str)
         Path and reason of every image that could not be read.
+    has_kept : bool
+        Whether features of some images were there already, and took no time.
     """
 
     store: Path
     listing: ImageListing
     backbone: Backbone
     failures: tuple[tuple[str, str], ...]
+    has_kept: bool = False
 
 
 def open_tuning_source(
@@ -80,7 +83,7 @@ def open_tuning_source(
     Raises
     ------
     SourceError
-        The source, or that of the store, cannot be listed.
+        The source, or that of the store, cannot be listed; or images of the store have changed.
     UsageError
         A network is named beside a store, or the store is reduced.
     """
@@ -99,7 +102,26 @@ def open_tuning_source(
     extraction = Extraction(
         listing, computer, frozen, aliases=selection.aliases, overwrite=overwrite, progress=progress
     )
-    return TuningSource(frozen, listing, backbone, extraction.run().failures)
+    report = extraction.run()
+    return TuningSource(frozen, listing, backbone, report.failures, report.n_kept > 0)
+
+
+def _refuse_changed(store: FeatureStore, listing: ImageListing) -> None:
+    """Raise an error where an image is not what its features were computed of."""
+    known = dict(zip(store.paths.tolist(), map(bytes, store.digests), strict=True))
+    changed = [entry.path for entry in listing.entries if entry.path in known and _digest(entry) != known[entry.path]]
+    if changed:
+        raise SourceError(
+            f"{len(changed)} of the {store.rows} images of {store.path} have changed since, or cannot be read (the"
+            f" first is {changed[0]}); run featx extract again, or give the images in place of the store"
+        )
+
+
+def _digest(entry: ImageEntry) -> bytes | None:
+    try:
+        return entry.read().digest
+    except ImageError:
+        return None
 
 
 def _of_store(path: str, weights: str | None, options: ComputeOptions | None) -> TuningSource:
@@ -114,5 +136,6 @@ def _of_store(path: str, weights: str | None, options: ComputeOptions | None) ->
         if store.source == "-":
             raise UsageError(f"the images of {path} were named on standard input; give them in its place")
         listing = images.list_images(images.unescape_path(store.source))
+        _refuse_changed(store, listing)
         backbone = FeatureSpec.of_store(store, FEATURES).open(options, weights=weights).backbone
-        return TuningSource(Path(path), listing, backbone, ())
+        return TuningSource(Path(path), listing, backbone, (), has_kept=True)
