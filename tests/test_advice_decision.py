@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import numpy as np
 import pytest
 
 from featx.advice.decision import QUADRANTS, decide
-from featx.advice.evidence import LayerEvidence, LayerSweep
+from featx.advice.layer_sweep import LayerEvidence, LayerSweep
 from featx.advice.similarity import Similarity
 from featx.advice.size import SetSize, measure_size
+
+DEPTHS = {"blocks.4@avg": 0.6}  # the last layer, and what it is part of, are at 1
 
 
 def similarity(value):
@@ -28,19 +31,19 @@ def size(per_class=50, n_classes=3, *, n_copies=0, smallest=None):
     return SetSize(n_images, n_images, n_copies, tuple((f"class {i}", n) for i, n in enumerate(counts)))
 
 
-def sweep(late, early, joined=None, *, learned=True, sure=True):
+def sweep(late, early, joined=None, *, learned=True, sure=True, **more):
     """Return evidence of accuracies of the last layer, an earlier one and both; a lead may be sure or luck."""
     accuracies = {"blocks.4@avg": early, "penultimate@avg": late, "blocks.4@avg+penultimate@avg": joined}
     accuracies = {layer: accuracy for layer, accuracy in accuracies.items() if accuracy is not None}
     best = max(accuracies.values())
     layers = tuple(
         LayerEvidence(
-            layer, 0.6, 120, accuracy, (accuracy - 0.05, accuracy + 0.05), best - accuracy,
+            layer, DEPTHS.get(layer, 1.0), 120, accuracy, (accuracy - 0.05, accuracy + 0.05), best - accuracy,
             (best - accuracy - (0.001 if sure else 0.5), best - accuracy + 0.01), 0.1, 2.0,
         )
         for layer, accuracy in accuracies.items()
     )  # fmt: skip
-    return LayerSweep(layers, "penultimate@avg", 0.34, learned, 100, 5, 3)
+    return LayerSweep(layers, "penultimate@avg", 0.34, learned, 100, 5, 3, **more)
 
 
 @pytest.mark.parametrize(
@@ -108,12 +111,50 @@ def test_an_unknown_similarity_leaves_the_layers_to_decide():
     assert (nothing.quadrant, nothing.strategy) == (None, "late-linear")
 
 
-@pytest.mark.parametrize(("best", "strategy"), [(0.90, "partial"), (0.985, "late-linear")])
-def test_large_sets_are_trained_for_where_there_is_something_to_win(best, strategy):
-    """Frozen features that give nearly everything leave nothing to train for, and the table's road is still named."""
+@pytest.mark.parametrize(
+    ("best", "roads"), [(0.90, ["partial", "late-linear"]), (0.985, ["late-linear"]), (1.0, ["late-linear"])]
+)
+def test_large_sets_are_trained_for_where_there_is_something_to_win(best, roads):
+    """Frozen features that give nearly everything leave nothing to train for: only theory still speaks for it."""
     advice = decide(size(2000), similarity(0.9), sweep(best, 0.5))
-    assert (advice.quadrant, advice.strategy) == ("large-similar", strategy)
-    assert {advice.strategy, *(other.strategy for other in advice.also_worth)} == {"partial", "late-linear"}
+    assert advice.quadrant == "large-similar"
+    assert [advice.strategy, *(other.strategy for other in advice.also_worth)] == roads
+    assert any("Theory for a large and similar set: fine-tuning" in reason for reason in advice.reasons)
+
+
+def test_enough_is_what_the_advised_layer_gives():
+    """Another layer that gives nearly everything, by what may be luck, is not the one that the head would stand on."""
+    advice = decide(size(2000), similarity(0.9), sweep(0.97, 0.985, sure=False))
+    assert advice.strategy == "partial"
+    assert "Frozen features reach 97.0 %, which leaves 3.0 points" in " ".join(advice.reasons)
+
+
+def test_small_sets_without_anything_to_win_are_not_trained_for():
+    """Nobody is sent to win nothing."""
+    assert decide(size(200), similarity(0.4), sweep(1.0, 1.0)).also_worth[-1].strategy == "early-linear"
+    assert decide(size(200), similarity(0.4), sweep(0.95, 0.95)).also_worth[-1].strategy == "partial"
+
+
+def test_balanced_accuracy_is_called_so():
+    """Every sentence with an accuracy of weighed classes says which one it is."""
+    uneven = sweep(0.95, 0.90, is_balanced=True)
+    said = " ".join(decide(size(300, smallest=20), similarity(0.1), uneven).reasons)
+    assert "penultimate has a balanced accuracy of 95.0 %; the best earlier layer, blocks.4, one of 90.0 %" in said
+    assert "right on" not in said
+    other = decide(size(300, smallest=20), similarity(0.1), uneven).also_worth[0]
+    assert "blocks.4 has a balanced accuracy of 90.0 % here" in other.why
+    large = " ".join(decide(size(3000, smallest=20), similarity(0.1), uneven).reasons)
+    assert "Frozen features reach a balanced accuracy of 95.0 %" in large
+    nothing = sweep(0.35, 0.30, learned=False, is_balanced=True)
+    said = " ".join(decide(size(300, smallest=20), similarity(0.1), nothing).reasons)
+    assert "a better balanced accuracy than always naming one class (34.0 %)" in said
+
+
+def test_a_lead_is_that_of_the_layer_named():
+    """The last of the nearly best layers is named, and how far that one is ahead."""
+    (other,) = decide(size(), similarity(0.9), sweep(0.900, 0.950, 0.945, sure=False)).also_worth[:1]
+    assert other.layer == "blocks.4@avg+penultimate@avg"
+    assert "is 4.5 points ahead here" in other.why
 
 
 def test_small_and_different_names_both_roads():
@@ -156,6 +197,14 @@ def test_risks_are_those_of_the_roads_named(of_size, value, expected):
     assert {risk.partition(":")[0] for risk in advice.risks} == expected
 
 
+@pytest.mark.parametrize(("n_rows", "n_training", "is_said"), [(100, 119, True), (100, 120, False), (130, 0, False)])
+def test_heads_learn_more_rows_than_were_measured(n_rows, n_training, is_said):
+    """A head on 120 columns can learn by heart what it learns from, not what of it was drawn to measure layers."""
+    found = LayerSweep(sweep(0.95, 0.9).layers, "penultimate@avg", 0.3, True, n_rows, 5, 1, n_training_rows=n_training)
+    risks = " ".join(decide(size(200), similarity(0.9), found).risks)
+    assert ("can learn fewer images than that (119 here) by heart" in risks) == is_said
+
+
 def test_risks_have_their_numbers():
     """Imbalance names the classes and the ratio, duplicates how many."""
     risks = " ".join(decide(size(300, n_copies=4, smallest=20), similarity(0.9), sweep(0.95, 0.9)).risks)
@@ -176,15 +225,17 @@ def test_every_case_gives_a_road_and_whole_sentences():
     """Whatever is known and unknown, there is a road of the four, no road twice, and reasons end with a full stop."""
     sweeps = [None, sweep(0.95, 0.9), sweep(0.9, 0.95), sweep(0.9, 0.95, sure=False), sweep(0.3, 0.3, learned=False)]
     sweeps += [sweep(0.99, None), sweep(0.9, 0.9, 0.99)]
-    sizes = [size(5), size(500), size(5000), size(1), SetSize(30, 0, 0, ()), size(40, 1)]
+    sweeps += [sweep(0.3, 0.8, is_balanced=True)]
+    sizes = [size(5), size(500), size(5000), size(1), SetSize(30, 0, 0, ()), size(40, 1), size(3, 2, smallest=1)]
     for of_size, value, found in itertools.product(sizes, (None, 0.1, 0.4, 0.6, 0.9), sweeps):
-        advice = decide(of_size, similarity(value), found, no_sweep="too few")
+        advice = decide(of_size, similarity(value), found, no_sweep="too few.")
         roads = [advice.strategy, *(other.strategy for other in advice.also_worth)]
         assert set(roads) <= set(QUADRANTS.values())
         assert len(set(roads)) == len(roads)
         sentences = [*advice.reasons, *advice.risks, *(other.why for other in advice.also_worth)]
         assert all(sentence.endswith(".") and sentence[0].isupper() for sentence in sentences)
         assert not any(".." in sentence or "None" in sentence for sentence in sentences)
+        assert not any(re.search(r"\b1 (images|classes|points)\b", sentence) for sentence in sentences)
 
 
 def test_copies_count_once():
@@ -195,3 +246,35 @@ def test_copies_count_once():
     assert (found.n_images, found.n_labelled, found.n_copies) == (7, 6, 1)
     assert (found.per_class, found.imbalance, found.smallest) == (2, 2, ("c", 1))
     assert found.to_json()["verdict"] == "small"
+
+
+@pytest.mark.parametrize(
+    ("counts", "median", "said"),
+    [
+        ((20, 1990), 20, "the lower median 20"),
+        ((20, 30, 1990), 30, "the median 30"),
+        ((20, 30, 30, 1990), 30, "the median 30"),
+        ((7,), 7, "1 class of 7 images"),
+        ((1, 1), 1, "2 classes, 1 image each"),
+    ],
+)
+def test_the_median_is_the_size_of_a_class(counts, median, said):
+    """Of two classes in the middle the smaller one counts, and that is said."""
+    of_size = SetSize(sum(counts), sum(counts), 0, tuple((f"class {n}", count) for n, count in enumerate(counts)))
+    assert (of_size.per_class, of_size.is_small) == (median, True)
+    assert said in decide(of_size, similarity(0.9)).reasons[0]
+
+
+@pytest.mark.parametrize(("widths", "is_wide"), [((64, 120), False), ((120, 64), True)])
+def test_log_me_favours_wide_layers_only_where_it_did(widths, is_wide):
+    """The earlier layer has the higher LogME; that it is the wider one is said only where it is."""
+    early, late = (
+        LayerEvidence(layer, depth, width, accuracy, (0.8, 1.0), 0.95 - accuracy, (0.0, 0.1), log_me, 1.0)
+        for layer, depth, width, accuracy, log_me in (
+            ("blocks.4@avg", 0.5, widths[0], 0.8, 0.4), ("penultimate@avg", 1.0, widths[1], 0.95, 0.1),
+        )
+    )  # fmt: skip
+    reasons = decide(size(), similarity(0.9), LayerSweep((early, late), late.layer, 0.3, True, 100, 5, 1)).reasons
+    (said,) = [reason for reason in reasons if reason.startswith("LogME")]
+    assert "accuracy is what counts" in said
+    assert ("favours wide layers" in said) == is_wide

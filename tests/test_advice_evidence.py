@@ -7,20 +7,25 @@ import pytest
 from layered_stores import LABELS, layered, spoiled
 
 from featx.advice import evidence
-from featx.advice.evidence import LayerEvidence, LayerSweep, draw_rows, measure_layers
+from featx.advice.balanced_scores import balanced_scores, weight_of_rows
+from featx.advice.evidence import draw_rows, measure_layers
+from featx.advice.layer_sweep import LayerEvidence, LayerSweep
 from featx.advice.transferability import h_score, log_me
-from featx.comparison import Candidate, ComparisonSettings, compare_candidates
+from featx.comparison import Candidate, ComparisonSettings, Cost, FoldScore, compare_candidates, rank_candidates
 from featx.errors import HeadError
 
 KEYS = list(layered(LABELS))
 LATE = KEYS[-1]
 JOINED = "+".join(KEYS[-2:])
+DEPTHS = {"early": 0.5, "late": 0.9, "early+late": 0.9, "beside": 0.9}
 
 
 def sweep_of(**behind):
     """Return a sweep in which layers are behind the best by so many points."""
     layers = tuple(
-        LayerEvidence(name, 0.5, 4, 0.9 - points / 100, (0.0, 1.0), points / 100, (points / 200, points / 50), 0.0, 0.0)
+        LayerEvidence(
+            name, DEPTHS[name], 4, 0.9 - points / 100, (0.0, 1.0), points / 100, (points / 200, points / 50), 0.0, 0.0
+        )
         for name, points in behind.items()
     )
     return LayerSweep(layers, "late", 0.5, True, 100, 5, 1)
@@ -99,6 +104,8 @@ def test_one_of_few_copies_is_left_out():
         ({"early": 0, "late": 0.9, "early+late": 0.5}, "late", False),
         ({"early": 0, "late": 1.1, "early+late": 2}, "early", True),
         ({"early": 0, "late": 1.1, "early+late": 0.9}, "early+late", True),
+        ({"early": 4, "late": 3, "beside": 0}, "late", False),
+        ({"early": 1, "late": 3, "beside": 0}, "early", True),
     ],
 )
 def test_near_ties_go_to_the_last_layer(behind, preferred, is_behind):
@@ -107,3 +114,70 @@ def test_near_ties_go_to_the_last_layer(behind, preferred, is_behind):
     assert (sweep.preferred.layer, sweep.is_behind) == (preferred, is_behind)
     assert sweep.best_earlier.layer == "early"
     assert sweep.latest.layer == "late"
+
+
+def test_the_last_stage_is_not_earlier_than_what_pools_it():
+    """What lies as deep as the last layer is no earlier one, and does not stand beside it with the same columns."""
+    features = layered(LABELS)
+    features["stage@avg"] = features[LATE].copy()
+    names = [*KEYS, "stage@avg", f"stage@avg+{LATE}", f"{KEYS[0]}+stage@avg+{LATE}"]
+    depths = {key: (place + 1) / len(KEYS) for place, key in enumerate(KEYS)} | {"stage@avg": 1.0}
+    found = measure_layers(features, LABELS, names, late=LATE, depths=depths)
+    assert [entry.layer for entry in found.layers] == [*KEYS, "stage@avg", f"{KEYS[0]}+{LATE}"]
+    alone = measure_layers(features, LABELS, ["stage@avg", LATE], late=LATE, depths=depths)
+    assert alone.best_earlier is None
+    assert alone.preferred.layer == LATE
+
+
+def test_uneven_classes_are_weighed_and_measured_by_balanced_accuracy():
+    """Accuracies are the comparison's balanced ones of a weighed ridge; the largest class alone has an even share."""
+    labels = np.repeat([0, 1], [60, 10])
+    features = layered(labels)
+    found = measure_layers(features, labels, KEYS, late=LATE, balanced=True)
+    settings = ComparisonSettings(n_repeats=3, n_inner_folds=2, class_weight="balanced")
+    candidates = [Candidate(layer, "zscore", "none", "ridge") for layer in KEYS]
+    results = compare_candidates(features, labels, candidates, settings).results
+    expected = {result.candidate.layer: result.balanced_accuracy for result in results}
+    assert found.is_balanced
+    assert {entry.layer: entry.accuracy for entry in found.layers} == pytest.approx(expected)
+    assert [entry.behind for entry in found.layers] == pytest.approx(
+        [max(expected.values()) - expected[key] for key in KEYS]
+    )
+    assert found.majority_accuracy == pytest.approx(0.5)
+    noise = {"a": np.random.default_rng(0).normal(size=(70, 4)).astype(np.float32)}
+    assert found.learned
+    assert not measure_layers(noise, labels, ["a"], late="a", balanced=True).learned
+
+
+def test_balanced_scores_are_those_of_the_comparison_in_even_classes():
+    """Where balanced accuracy is accuracy, all means and intervals are the comparison's own."""
+    random = np.random.default_rng(0)
+    folds = {
+        layer: [FoldScore(value, value, value, 80, 20, 0.0, 0.0, {}) for value in random.uniform(low, 1, 5)]
+        for layer, low in (("a", 0.5), ("b", 0.8), ("c", 0.1))
+    }
+    found = balanced_scores(folds, 100, 1.0)
+    candidates = {Candidate(layer, "zscore", "none", "ridge"): scores for layer, scores in folds.items()}
+    ranked = rank_candidates(candidates, dict.fromkeys(candidates, Cost(1)), n_rows=100)
+    for result in ranked:
+        score = found[result.candidate.layer]
+        assert (score.accuracy, score.interval) == (result.accuracy, result.interval)
+        assert score.behind == pytest.approx(result.difference, abs=1e-12)
+        assert score.behind_interval == pytest.approx(result.difference_interval)
+
+
+@pytest.mark.parametrize(("counts", "n_counted"), [((50, 50), 100), ((990, 10), 39.6), ((10, 10, 1000), 44.8)])
+def test_a_mean_over_classes_is_as_sure_as_its_small_classes(counts, n_counted):
+    """Even classes count whole; a small one beside a large one makes few rows of many."""
+    labels = np.repeat(range(len(counts)), counts)
+    assert weight_of_rows(labels) * len(labels) == pytest.approx(n_counted, rel=0.01)
+    random = np.random.default_rng(0)
+    draws = np.mean([random.binomial(count, 0.8, 20_000) / count for count in counts], axis=0)
+    assert draws.var() == pytest.approx(0.8 * 0.2 / n_counted, rel=0.05)
+
+
+def test_an_h_score_of_nothing_is_left_out(monkeypatch):
+    """On features that are white already, shrinkage leaves nothing of it: no number, not 0.00."""
+    monkeypatch.setattr(evidence, "h_score", lambda *_: 0.0)
+    found = measure_layers(layered(LABELS), LABELS, KEYS[:1], late=KEYS[0])
+    assert found.layers[0].h_score is None

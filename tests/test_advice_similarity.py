@@ -190,7 +190,7 @@ def test_without_batch_norm_the_classifier_is_asked(confidence):
     assert found.classifier.mean_entropy == pytest.approx(entropy, rel=1e-4)
     assert found.verdict == {0.1: "different", 0.3: "between", 0.8: "similar"}[confidence]
     assert found.interval == pytest.approx((found.value, found.value))
-    assert "less sure" in found.reason
+    assert "a weaker measure than batch norm" in found.reason
     assert found.by_depth == ()
 
 

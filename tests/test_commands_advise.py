@@ -69,7 +69,8 @@ def test_every_command_can_be_typed(store, capsys):
     values = as_json(capsys, store, "--no-html", "--seed", 3)
     commands = [entry["command"] for entry in values["commands"]]
     verbs = [shlex.split(command)[1] for command in commands]
-    assert verbs == ["fit-svm", "finetune", "compare", "roads"]
+    assert verbs == ["fit-svm", "compare"]  # there are no images behind this store to train on
+    assert "does not exist" in values["no_fine_tuning"]
     for command in commands:
         program, *arguments = shlex.split(command)
         assert program == "featx"
@@ -105,6 +106,24 @@ def test_images_become_a_store_that_is_continued(tmp_path, monkeypatch, capsys):
     assert "12 images, 12 known already" in capsys.readouterr().err
     assert (tmp_path / "photos.h5").read_bytes() == before
     assert (tmp_path / "photos.advice.html").exists()
+
+
+def test_roads_are_offered_where_they_can_be_walked(tmp_path, monkeypatch, capsys):
+    """With the images there, the command has their network's weights; once they are gone, why there is none is said."""
+    write_pictures(tmp_path / "photos", n_each=4)
+    monkeypatch.chdir(tmp_path)
+    values = as_json(capsys, "photos", "--no-html", *RANDOM)
+    assert values["no_fine_tuning"] is None
+    (roads,) = (entry["command"] for entry in values["commands"] if entry["command"].startswith("featx roads"))
+    assert "--weights random:0" in roads
+    quick = ["--roads", "minimum", "--epochs", "1", "--no-check"]
+    assert run(*shlex.split(roads)[1:], *quick) == 0
+    capsys.readouterr()
+    (tmp_path / "photos").rename(tmp_path / "elsewhere")
+    assert run("advise", "photos.h5", "--no-html", "--allow-random") == 0
+    out = capsys.readouterr().out
+    assert "note: no command trains the network, since" in out
+    assert not any(f"featx {verb}" in out for verb in ("roads", "finetune"))
 
 
 def test_images_without_labels_have_an_advice(tmp_path, capsys):
@@ -197,7 +216,7 @@ def test_uneven_classes_are_weighed_and_one_layer_has_more_to_come(tmp_path, cap
     values = as_json(capsys, write_layers(tmp_path / "s.h5", labels, features), "--no-html")
     commands = {entry["for"]: entry["command"] for entry in values["commands"]}
     learning = [command for command in commands.values() if not command.startswith("featx extract")]
-    assert len(learning) >= 3
+    assert len(learning) >= 2
     assert all("--balanced" in command for command in learning)
-    network = "--model hf-hub:nobody/nothing --weights w.pth"
+    network = "--model hf-hub:nobody/nothing --weights w.pth --size 160"
     assert commands["more layers"].endswith(f"--layers all-stages,penultimate {network}")

@@ -12,6 +12,7 @@ from headless_browser import find_browser, look_at, take_picture
 from PIL import Image
 
 from featx.advice import LayerEvidence, LayerShift, LayerSweep, SetSize, Similarity, decide
+from featx.commands.advice_report import describe_advice
 from featx.errors import UsageError, WouldOverwriteError
 from featx.workflows.advice_charts import Chart, Curve, Point, draw_chart, draw_quadrants, nice_ticks
 from featx.workflows.advice_pages import write_advice_page
@@ -150,6 +151,31 @@ def test_the_dot_stands_in_its_quadrant():
     assert left < middle[0] < right
     assert low > middle[1] > high
     assert dots(draw_quadrants(None, None, 0, names, "a")) == []
+
+
+@pytest.mark.parametrize("count", [10, 35, 100, 300, 900, 1000, 1100, 5000, 10_000, 50_000])
+def test_the_dot_covers_no_word(count):
+    """Whatever the size and similarity, labels of the quadrants keep away from the dot and its interval in height."""
+    drawing = ET.fromstring(draw_quadrants(0.3, (0.2, 0.4), count, ("a", "b", "c", "d"), "a"))
+    heights = [float(text.get("y")) for text in drawing.iter("text") if "road" in text.get("class")]
+    (dot,) = (float(circle.get("cy")) for circle in drawing.iter("circle"))
+    assert min(abs(height - 4 - dot) for height in heights) > 15
+    assert [height < 164 for height in heights] == [False, False, True, True]
+
+
+def test_balanced_accuracy_and_what_is_missing_are_shown(tmp_path):
+    """Weighed classes have another title and column; an H-score that there is not has no chart and no number."""
+    made = report()
+    layers = tuple(replace(entry, h_score=None) for entry in made.sweep.layers)
+    sweep = replace(made.sweep, layers=layers, is_balanced=True)
+    page = write(tmp_path / "p.html", replace(made, sweep=sweep))
+    assert "Balanced accuracy in cross-validation, %" in page
+    assert "<th>balanced accuracy, %</th>" in page
+    assert page.count("<svg ") == 4
+    assert "<td></td></tr>" in page
+    text = describe_advice(replace(made, sweep=sweep, advice=replace(made.advice, layers=layers)), [])
+    assert "balanced accuracy" in text
+    assert "3.20" not in text
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (0.3, 0.31), (-0.2, 0.9), (5, 5), (0, 0), (-3, -2), (1e-7, 3e4)])

@@ -22,7 +22,7 @@ from featx.workflows.learnable_features import layers_to_try
 KNOWN = Similarity(
     0.2, (0.1, 0.3), "different", "batch-norm statistics", "measured", 9, (LayerShift("bn1", 0.1, 0.5, 0.2),), None
 )
-TRAINED_NETWORK = SimpleNamespace(weights=SimpleNamespace(is_random=False))
+TRAINED_NETWORK = SimpleNamespace(weights=SimpleNamespace(is_random=False), is_named=False)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -128,6 +128,37 @@ def test_originals_that_are_gone_are_said(tmp_path, monkeypatch):
     assert report.advice.layers
 
 
+def network_of(side, name="net"):
+    """Return a network that looks at pictures of a side."""
+    weights = SimpleNamespace(is_random=False, source="file:w.pth")
+    return SimpleNamespace(name=name, weights=weights, is_named=True, transform=SimpleNamespace(size=(side, side)))
+
+
+@pytest.mark.parametrize(("side", "looked_at"), [(64, 224), (224, 224)])
+def test_similarity_is_measured_at_the_networks_own_size(tmp_path, monkeypatch, side, looked_at):
+    """The network is opened anew where features are of another size, with the same weights, and that is said."""
+    opened, seen = [], []
+    monkeypatch.setattr(
+        advising, "open_backbone", lambda name, **options: opened.append((name, options)) or network_of(224)
+    )
+    monkeypatch.setattr(advising, "measure_similarity", lambda network, *_, **__: seen.append(network) or KNOWN)
+    report = advised(write_layers(tmp_path / "s.h5"), network_of(side))
+    assert opened == [("net", {"weights": "w.pth", "download": False})]
+    assert seen[0].transform.size == (looked_at, looked_at)
+    said = "at the network's own 224 x 224 pixels, though features are of 64 x 64"
+    assert (said in report.advice.similarity.reason) == (side == 64)
+
+
+def test_uneven_classes_are_measured_balanced(tmp_path, plain):
+    """From three times the images on; the JSON says which accuracy it is."""
+    labels = np.repeat([0, 1], [40, 12])
+    report = advised(write_layers(tmp_path / "s.h5", labels, layered(labels)))
+    assert report.sweep.is_balanced
+    assert report.to_json()["evidence"]["balanced"] is True
+    assert report.sweep.n_training_rows == len(split_rows(labels).train)
+    assert not plain[1].sweep.is_balanced
+
+
 def test_untrained_weights_are_refused(gallery):
     """Features that mean nothing give no advice, unless that is asked for."""
     with pytest.raises(RefusedError, match="untrained"):
@@ -157,11 +188,15 @@ def test_one_layer_is_thin_evidence(tmp_path):
     path = write_store(tmp_path / "s.h5", separable(labels), labels)
     report = advised(path)
     assert report.notes[0].startswith("the store holds one layer, penultimate@avg")
+    assert "an earlier layer might do better" in report.notes[0]
+    inner = write_layers(tmp_path / "inner.h5", labels, {"blocks.2@avg": separable(labels)})
+    assert "another layer might do better" in advised(inner).notes[0]
     assert report.advice.strategy == "late-linear"
     with FeatureStore(path) as store:
         command = extract_command(store)
     assert command == (
         f"featx extract made --out {path} --layers all-stages,penultimate --model test_efficientnet --weights w.pth"
+        " --size 160"
     )
 
 

@@ -28,6 +28,7 @@ from featx.advice.wording import (
     layer_in_words,
     percent,
     points,
+    right_on,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 LATE, EARLY, PARTIAL, TOTAL = "late-linear", "early-linear", "partial", "total"
 QUADRANTS = {"small-similar": LATE, "small-different": EARLY, "large-similar": PARTIAL, "large-different": TOTAL}
-NEARLY_ALL = 0.98  # accuracy of frozen features that leaves fine-tuning next to nothing to win
+NEARLY_ALL = 0.98  # accuracy of frozen features, balanced in uneven classes, that leaves next to nothing to win
 _MUCH_LEFT = 0.9  # below it there is something to win, where there are images for it
 _MIDDLE = 0.5  # of the scale of similarity: which side of it is nearer
 
@@ -125,14 +126,18 @@ def decide(size: SetSize, similarity: Similarity, sweep: LayerSweep | None = Non
         reasons=(
             describe_size(size),
             describe_similarity(similarity, found.side, by_layers=found.measured is not None),
-            *(describe_layers(sweep) if sweep else [f"There is no evidence by layer: {no_sweep or 'no labels'}."]),
+            *(
+                describe_layers(sweep)
+                if sweep
+                else [f"There is no evidence by layer: {no_sweep.rstrip('.') or 'no labels'}."]
+            ),
             *_verdict(found),
         ),
         risks=describe_risks(
             size,
             [found.strategy, *(other.strategy for other in also_worth)],
             taken,
-            0 if sweep is None else sweep.n_rows,
+            0 if sweep is None else max(sweep.n_rows, sweep.n_training_rows),
         ),
         also_worth=also_worth,
         layers=() if sweep is None else sweep.layers,
@@ -148,7 +153,9 @@ class _Findings:
         self.side = self._side()
         self.quadrant = None if self.side is None else f"{'small' if size.is_small else 'large'}-{self.side}"
         self.theory = QUADRANTS[self.quadrant] if self.quadrant else LATE if size.is_small else PARTIAL
-        self.is_enough = sweep is not None and sweep.learned and sweep.best.accuracy >= NEARLY_ALL
+        self.linear = self.measured or (EARLY if self.side == "different" else LATE)
+        self.reached = self._reached()
+        self.is_enough = self.reached is not None and self.reached >= NEARLY_ALL
         is_heard = self.measured is not None and (size.is_small or self.is_enough)
         self.strategy = self.measured if self.measured and is_heard else self.theory
 
@@ -157,6 +164,17 @@ class _Findings:
         if is_similar is None and self.measured is not None:
             is_similar = self.measured == LATE
         return None if is_similar is None else "similar" if is_similar else "different"
+
+    def _reached(self) -> float | None:
+        """Return the accuracy of the layer that the linear road would stand on; None where nothing was learned."""
+        if self.sweep is None or not self.sweep.learned:
+            return None
+        return (self.layer_for(self.linear) or self.sweep.latest).accuracy
+
+    @property
+    def is_balanced(self) -> bool:
+        """Whether accuracies are balanced ones."""
+        return self.sweep is not None and self.sweep.is_balanced
 
     def layer_for(self, strategy: str) -> LayerEvidence | None:
         """Return what a linear head would stand on."""
@@ -198,16 +216,18 @@ def _verdict(found: _Findings) -> list[str]:
 
 
 def _measured_said(found: _Findings, sweep: LayerSweep) -> str:
-    lead, best = describe_lead(sweep), sweep.best.accuracy
-    if not found.size.is_small:
+    lead = describe_lead(sweep)
+    if not found.size.is_small and found.reached is not None:
+        reached = f"{'a balanced accuracy of ' if sweep.is_balanced else ''}{percent(found.reached)}"
+        left = points(1 - found.reached)
         if not found.is_enough:
             return (
-                f"Frozen features reach {percent(best)}, which leaves {points(1 - best)} to win: the set is large"
-                " enough to train for them."
+                f"Frozen features reach {reached}, which leaves {left} to win: the set is large enough to"
+                " train for them."
             )
         return (
-            f"But frozen features give nearly everything, {percent(best)}: fine-tuning could win {points(1 - best)} at"
-            f" the most, so that a linear head comes first; {lead}."
+            f"But frozen features give nearly everything, {reached}: fine-tuning could win {left} at the"
+            f" most, so that a linear head comes first; {lead}."
         )
     if found.similarity.value is None:
         return f"That was decided by the layers alone: {lead}."
@@ -230,19 +250,25 @@ def _linear_alternatives(found: _Findings) -> list[Alternative]:
         return [found.alternative(road, f"{_capital(ROADS[road])} costs minutes, and is what fine-tuning has to beat.")]
     if found.theory in (LATE, EARLY) and found.theory != found.strategy:
         entry = found.layer_for(found.theory)
-        said = "" if entry is None else f"; {layer_in_words(entry.layer)} is right on {percent(entry.accuracy)} here"
+        said = (
+            ""
+            if entry is None
+            else f"; {layer_in_words(entry.layer)} {right_on(entry.accuracy, is_balanced=found.is_balanced)} here"
+        )
         return [found.alternative(found.theory, f"{_capital(ROADS[found.theory])} is what theory says{said}.")]
     if found.strategy == LATE and found.sweep is not None and found.sweep.learned and found.sweep.is_behind:
-        lead = f"{points(found.sweep.latest.behind)} ahead here, which may be luck"
-        return [found.alternative(EARLY, f"{_capital(ROADS[EARLY])} is {lead}.")]
+        ahead = points(found.sweep.latest.behind - found.sweep.preferred.behind)
+        return [found.alternative(EARLY, f"{_capital(ROADS[EARLY])} is {ahead} ahead here, which may be luck.")]
     return []
 
 
 def _tuning_alternatives(found: _Findings) -> list[Alternative]:
-    """Return fine-tuning where the table, or what is left to win, speaks for it."""
+    """Return fine-tuning where the table, or what is left to win, speaks for it; none where hardly anything is left."""
     left = ""
-    if found.sweep is not None and found.sweep.learned:
-        left = f" It could win {points(1 - found.sweep.best.accuracy)} over frozen features at the most."
+    if found.reached is not None:
+        if found.is_enough:  # so that no win of under two points is promised
+            return []
+        left = f" It could win {points(1 - found.reached)} over frozen features at the most."
     if found.strategy == TOTAL:
         return [Alternative(PARTIAL, "Fine-tuning of the last stages takes less time, and less data.")]
     if found.strategy == PARTIAL:
@@ -253,7 +279,7 @@ def _tuning_alternatives(found: _Findings) -> list[Alternative]:
     if found.side == "different" or found.similarity.verdict == "between":
         why = "is the other road for a small set that is different from the source."
         return [Alternative(PARTIAL, f"{_capital(ROADS[PARTIAL])}, {why}{left}")]
-    is_left = found.sweep is not None and found.sweep.best.accuracy < _MUCH_LEFT
+    is_left = found.sweep is not None and (found.reached is None or found.reached < _MUCH_LEFT)
     if is_left and found.size.per_class >= FEW:
         return [Alternative(PARTIAL, f"{_capital(ROADS[PARTIAL])}, may pay: there are images for it.{left}")]
     return []

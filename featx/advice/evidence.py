@@ -3,128 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from featx.advice.balanced_scores import KeptScores, LayerScore, balanced_scores, is_learned, weight_of_rows
+from featx.advice.layer_sweep import LayerEvidence, LayerSweep
 from featx.advice.transferability import h_score, log_me
-from featx.comparison import BASELINE, Candidate, CandidateResult, ComparisonProgress, ComparisonSettings
+from featx.comparison import BASELINE, Candidate, Comparison, ComparisonProgress, ComparisonSettings
 from featx.comparison import compare_candidates as compared
-from featx.comparison.selecting import NEAR_TIE
 
 MOST_ROWS = 1500  # that take part: more make the order of layers hardly surer, and the decompositions take minutes
 _FEW_COPIES = 0.02  # share of rows that is left out as copies: folds that keep groups whole are far slower to draw
 _FEW_ROWS = 500  # below it the folds are drawn several times: one draw of few rows decides little
 _REPEATS_OF_FEW = 3
 _N_INNER_FOLDS = 2
-
-
-@dataclass(frozen=True)
-class LayerEvidence:
-    """What was measured of a layer, or of several side by side.
-
-    Attributes
-    ----------
-    layer : str
-        Its key; several are joined by ``+``.
-    depth : float or None
-        From 0 to 1, of the deepest; None where it is not known.
-    width : int
-        Columns.
-    accuracy : float
-        Of a ridge classifier, mean over the folds, its penalty chosen inside them.
-    interval : tuple of float
-        95 % interval of it.
-    behind : float
-        Accuracy of the best less this one.
-    behind_interval : tuple of float
-        95 % interval of that, from the same folds.
-    log_me, h_score : float
-        See `featx.advice.transferability`.
-    """
-
-    layer: str
-    depth: float | None
-    width: int
-    accuracy: float
-    interval: tuple[float, float]
-    behind: float
-    behind_interval: tuple[float, float]
-    log_me: float
-    h_score: float
-
-    @property
-    def is_joined(self) -> bool:
-        """Whether several layers stand side by side."""
-        return "+" in self.layer
-
-
-@dataclass(frozen=True)
-class LayerSweep:
-    """All layers, measured on the same folds.
-
-    Attributes
-    ----------
-    layers : tuple of LayerEvidence
-        From the shallowest to the deepest, then those side by side.
-    late : str
-        The last layer, that the others are earlier than.
-    majority_accuracy : float
-        Of always naming the largest class.
-    learned : bool
-        Whether the best is above that by more than luck.
-    n_rows, n_folds, n_repeats : int
-        Rows that took part, parts that they were divided into, and how often.
-    notes : tuple of str
-        What was lowered or left out.
-    """
-
-    layers: tuple[LayerEvidence, ...]
-    late: str
-    majority_accuracy: float
-    learned: bool
-    n_rows: int
-    n_folds: int
-    n_repeats: int
-    notes: tuple[str, ...] = ()
-
-    @property
-    def best(self) -> LayerEvidence:
-        """The highest accuracy; of equal ones the first."""
-        return max(self.layers, key=lambda entry: entry.accuracy)
-
-    @property
-    def latest(self) -> LayerEvidence:
-        """The evidence of the last layer."""
-        return next(entry for entry in self.layers if entry.layer == self.late)
-
-    @property
-    def best_earlier(self) -> LayerEvidence | None:
-        """The best single layer before the last one; None where there is none."""
-        earlier = [entry for entry in self.layers if not entry.is_joined and entry.layer != self.late]
-        return max(earlier, key=lambda entry: entry.accuracy, default=None)
-
-    @property
-    def is_behind(self) -> bool:
-        """Whether the last layer is no tie with the best: a point behind it, or more."""
-        return self.latest.behind >= NEAR_TIE
-
-    @property
-    def is_surely_behind(self) -> bool:
-        """Whether it is so by more than luck: the interval of how far does not reach 0."""
-        return self.is_behind and self.latest.behind_interval[0] > 0
-
-    @property
-    def preferred(self) -> LayerEvidence:
-        """The one to take, by the rule of ``--layer auto``.
-
-        Of those that are behind the best by less than a point, the last layer; where it is not among them, the last
-        of them in the order of `layers`.
-        """
-        near = [entry for entry in self.layers if entry.behind < NEAR_TIE]
-        return next((entry for entry in near if entry.layer == self.late), near[-1])
+_SAME = 1e-3  # columns that differ by less, relative to the largest, are the same ones
+_LEAST_H_SCORE = 0.005  # below it, shrinkage has taken all: the covariance is a multiple of the identity already
 
 
 def measure_layers(
@@ -136,6 +32,7 @@ def measure_layers(
     depths: Mapping[str, float] | None = None,
     rows: Any = None,
     groups: Any = None,
+    balanced: bool = False,
     seed: int = 0,
     on_progress: Callable[[ComparisonProgress], None] | None = None,
 ) -> LayerSweep:
@@ -157,6 +54,8 @@ def measure_layers(
         Rows of the features to use, ascending: those that are learned from. All by default.
     groups : array-like of int, shape (n_rows,), optional
         Rows of one group (0 or more) are never split between folds.
+    balanced : bool
+        Weigh classes by the inverse of their size, and measure balanced accuracy.
     seed : int
         Of the folds, and of the rows that take part where there are many.
     on_progress : callable, optional
@@ -179,27 +78,54 @@ def measure_layers(
         notes.append(f"{len(drawn):,} of {len(labels):,} training images, drawn from each class, took part")
     taken = drawn if rows is None else np.asarray(rows)[drawn]
     used = {key: np.asarray(features[key][taken], np.float32) for key in _keys(layers)}
-    y = labels[drawn]
+    layers, y = _each_column_once(layers, used), labels[drawn]
     settings = ComparisonSettings(
-        n_repeats=_REPEATS_OF_FEW if len(drawn) < _FEW_ROWS else 1, n_inner_folds=_N_INNER_FOLDS, seed=seed
+        n_repeats=_REPEATS_OF_FEW if len(drawn) < _FEW_ROWS else 1,
+        n_inner_folds=_N_INNER_FOLDS,
+        seed=seed,
+        class_weight="balanced" if balanced else None,
     )
     candidates = [Candidate(layer, "zscore", "none", "ridge") for layer in layers]
     candidates.append(Candidate(layers[0], "none", "none", BASELINE))
+    kept = KeptScores()
     # Of so few rows, threads of linear algebra wait for each other: beside other work, two took three times as long.
     with threadpool_limits(limits=1):
-        result = compared(used, y, candidates, settings, groups=of_rows, on_progress=on_progress)
-        by_layer = {entry.candidate.layer: entry for entry in result.results if not entry.is_baseline}
-        measured = tuple(_evidence(by_layer[layer], used, y, depths or {}) for layer in layers)
+        result = compared(used, y, candidates, settings, groups=of_rows, on_progress=on_progress, journal=kept)
+        scores, majority, learned = _balanced(kept, candidates, y, result) if balanced else _plain(result)
+        measured = tuple(_evidence(layer, scores[layer], used, y, depths or {}) for layer in layers)
     return LayerSweep(
         layers=measured,
         late=late,
-        majority_accuracy=0.0 if result.baseline is None else result.baseline.accuracy,
-        learned=result.learned,
+        majority_accuracy=majority,
+        learned=learned,
         n_rows=result.n_rows,
         n_folds=result.n_folds,
         n_repeats=result.n_repeats,
         notes=(*notes, *result.notes),
+        is_balanced=balanced,
+        n_training_rows=len(labels),
     )
+
+
+def _plain(result: Comparison) -> tuple[dict[str, LayerScore], float, bool]:
+    """Return how each layer did by accuracy, what the largest class has, and whether the best is above that."""
+    scores = {
+        entry.candidate.layer: LayerScore(entry.accuracy, entry.interval, entry.difference, entry.difference_interval)
+        for entry in result.results
+        if not entry.is_baseline
+    }
+    return scores, 0.0 if result.baseline is None else result.baseline.accuracy, result.learned
+
+
+def _balanced(
+    kept: KeptScores, candidates: Sequence[Candidate], labels: np.ndarray, result: Comparison
+) -> tuple[dict[str, LayerScore], float, bool]:
+    """Return the same by balanced accuracy."""
+    *of_layers, baseline = candidates
+    weight = weight_of_rows(labels)
+    scores = balanced_scores({entry.layer: kept.of(entry) for entry in of_layers}, result.n_rows, weight)
+    majority = 0.0 if result.baseline is None else result.baseline.balanced_accuracy
+    return scores, majority, is_learned(scores, kept.of(baseline), result.n_rows, weight)
 
 
 def draw_rows(labels: np.ndarray, n_most: int, seed: int = 0) -> np.ndarray:
@@ -234,23 +160,46 @@ def _keys(layers: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(key for layer in layers for key in layer.split("+")))
 
 
+def _each_column_once(layers: Sequence[str], features: Mapping[str, np.ndarray]) -> list[str]:
+    """Return the layers without columns that stand side by side twice, as the last stage and what only pools it."""
+    found = []
+    for layer in layers:
+        keys = layer.split("+")
+        own = [
+            key
+            for place, key in enumerate(keys)
+            if not any(_are_same(features[key], features[other]) for other in keys[place + 1 :])
+        ]
+        if own == keys or len(own) > 1:
+            found.append("+".join(own))
+    return list(dict.fromkeys(found))
+
+
+def _are_same(columns: np.ndarray, others: np.ndarray) -> bool:
+    if columns.shape != others.shape or not columns.size:
+        return False
+    return bool(np.abs(columns - others).max() <= _SAME * np.abs(others).max())
+
+
 def _evidence(
-    result: CandidateResult,
+    layer: str,
+    score: LayerScore,
     features: Mapping[str, np.ndarray],
     labels: np.ndarray,
     depths: Mapping[str, float],
 ) -> LayerEvidence:
-    keys = result.candidate.layers
+    keys = layer.split("+")
     columns = np.concatenate([features[key] for key in keys], axis=1)
     known = [depths[key] for key in keys if key in depths]
+    h = h_score(columns, labels)
     return LayerEvidence(
-        layer=result.candidate.layer,
+        layer=layer,
         depth=max(known, default=None),
         width=columns.shape[1],
-        accuracy=result.accuracy,
-        interval=result.interval,
-        behind=result.difference,
-        behind_interval=result.difference_interval,
+        accuracy=score.accuracy,
+        interval=score.interval,
+        behind=score.behind,
+        behind_interval=score.behind_interval,
         log_me=log_me(columns, labels),
-        h_score=h_score(columns, labels),
+        h_score=h if h >= _LEAST_H_SCORE else None,
     )

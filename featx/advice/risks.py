@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from featx.advice.size import FEW, SetSize
+from featx.advice.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -28,7 +29,7 @@ def describe_risks(
     taken : LayerEvidence, optional
         What a linear head would stand on.
     n_rows : int
-        Images that the layers were measured on.
+        Images that a head would learn from.
     """
     tunes = any(strategy in _FINE_TUNING for strategy in strategies)
     return tuple(
@@ -48,8 +49,9 @@ def _few_images(size: SetSize, tunes: bool) -> list[str]:
     if not size.classes or size.per_class >= FEW:
         return []
     where = "compare it with frozen features" if tunes else "keep to frozen features"
+    median = "lower of the two median classes" if size.has_lower_median else "median class"
     return [
-        f"Fine-tuning may not converge: the median class has {size.per_class:,.0f} images, fewer than {FEW}; {where}."
+        f"Fine-tuning may not converge: the {median} has {counted(size.per_class, 'image')}, fewer than {FEW}; {where}."
     ]
 
 

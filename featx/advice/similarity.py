@@ -211,7 +211,7 @@ def _from_confidence(backbone: Any, observed: _Observed, seed: int) -> Similarit
     reason = (
         f"without batch norm, measured by the mean confidence of the network's own classifier over {observed.n_images}"
         f" images, {evidence.mean_confidence:.2f} (photographs of things: over {calibration.NEAR_CONFIDENCE:.2f}),"
-        f" which is less sure{_on_size(backbone, observed)}"
+        f" a weaker measure than batch norm{_on_size(backbone, observed)}"
     )
     return Similarity(
         value=value,

@@ -46,12 +46,23 @@ class SetSize:
 
     @property
     def per_class(self) -> float:
-        """The median of images a class; without labels half of all images, since there are two classes at least."""
-        return float(np.median([n for _, n in self.classes])) if self.classes else self.n_images / 2
+        """The median of images a class; without labels half of all images, since there are two classes at least.
+
+        Of an even number of classes it is the lower one of the two in the middle: the size of a class that there is.
+        With two classes their mean would say nothing, where one has 20 images and the other 1,990.
+        """
+        counts = sorted(n for _, n in self.classes)
+        return float(counts[(len(counts) - 1) // 2]) if counts else self.n_images / 2
+
+    @property
+    def has_lower_median(self) -> bool:
+        """Whether two different classes are in the middle, and `per_class` is that of the smaller one."""
+        counts = sorted(n for _, n in self.classes)
+        return bool(counts) and counts[(len(counts) - 1) // 2] != counts[len(counts) // 2]
 
     @property
     def is_small(self) -> bool:
-        """Whether the median class has less than 1000 images."""
+        """Whether the median class has fewer than 1000 images."""
         return self.per_class < SMALL
 
     @property

@@ -30,6 +30,21 @@ def points(share: float) -> str:
     return f"{shown} point{'' if shown == '1.0' else 's'}"
 
 
+def right_on(accuracy: float, *, is_balanced: bool = False) -> str:
+    """Return what a layer does: ``is right on 97.3 %``, or ``has a balanced accuracy of 97.3 %``."""
+    return f"{'has a balanced accuracy of' if is_balanced else 'is right on'} {percent(accuracy)}"
+
+
+def counted(number: float, what: str) -> str:
+    """Return a number and what it counts, such as ``1 image``, ``1,200 images``."""
+    return f"{number:,.0f} {what}{'' if round(number) == 1 else 's'}"
+
+
+def median_in_words(size: SetSize) -> str:
+    """Return the median of images a class, and which one it is where there could be two."""
+    return f"the {'lower ' if size.has_lower_median else ''}median {size.per_class:,.0f}"
+
+
 def layer_in_words(layer: str) -> str:
     """Return the name of a layer without the usual pooling; of several side by side, the first and the last."""
     names = [name.removesuffix("@avg") for name in layer.split("+")]
@@ -45,17 +60,18 @@ def describe_size(size: SetSize) -> str:
         said = f"small: not even two classes could have {SMALL:,} each" if size.is_small else (
             f"large if the classes are few: with more than {size.n_images // SMALL} it is small"
         )  # fmt: skip
-        return f"Size: {size.n_images:,} images without labels, {said}."
+        return f"Size: {counted(size.n_images, 'image')} without labels, {said}."
     copied = "1 copy" if size.n_copies == 1 else f"{size.n_copies:,} copies"
     copies = f" ({copied} of another image not counted)" if size.n_copies else ""
-    counts = (
-        f"{size.smallest[1]:,} each"
-        if size.smallest[1] == size.largest[1]
-        else f"{size.smallest[1]:,} to {size.largest[1]:,}, the median {size.per_class:,.0f}"
-    )
     verdict = f"small, for it is under {SMALL:,} a class" if size.is_small else f"large, {SMALL:,} a class or more"
-    classes = "1 class" if len(size.classes) == 1 else f"{len(size.classes):,} classes"
-    return f"Size: {classes}, {counts}{copies}: {verdict}."
+    if len(size.classes) == 1:
+        return f"Size: 1 class of {counted(size.per_class, 'image')}{copies}: {verdict}."
+    counts = (
+        f"{counted(size.per_class, 'image')} each"
+        if size.smallest[1] == size.largest[1]
+        else f"{size.smallest[1]:,} to {size.largest[1]:,} images, {median_in_words(size)}"
+    )
+    return f"Size: {len(size.classes):,} classes, {counts}{copies}: {verdict}."
 
 
 def describe_similarity(similarity: Similarity, side: str | None, *, by_layers: bool) -> str:
@@ -88,36 +104,57 @@ def describe_similarity(similarity: Similarity, side: str | None, *, by_layers: 
 def describe_layers(sweep: LayerSweep) -> list[str]:
     """Return how the layers did, the last one against the earlier ones and those side by side."""
     latest, earlier, best = sweep.latest, sweep.best_earlier, sweep.best
-    rows = f"{sweep.n_rows:,} training images"
-    said = [f"Cross-validated on {rows}, {layer_in_words(latest.layer)} is right on {percent(latest.accuracy)}"]
+    of = "one of" if sweep.is_balanced else "on"
+    said = [f"{layer_in_words(latest.layer)} {right_on(latest.accuracy, is_balanced=sweep.is_balanced)}"]
     if earlier is not None:
-        said.append(f"the best earlier layer, {layer_in_words(earlier.layer)}, on {percent(earlier.accuracy)}")
+        said.append(f"the best earlier layer, {layer_in_words(earlier.layer)}, {of} {percent(earlier.accuracy)}")
     if best.is_joined:
-        said.append(f"{layer_in_words(best.layer)}, the best of all, on {percent(best.accuracy)}")
-    sentences = ["; ".join(said) + "."]
-    favoured = max((entry for entry in sweep.layers if not entry.is_joined), key=lambda entry: entry.log_me)
-    if sweep.learned and earlier is not None and favoured.accuracy + NEAR_TIE < max(latest.accuracy, earlier.accuracy):
-        sentences.append(
-            f"LogME speaks for {layer_in_words(favoured.layer)}, which is {points(favoured.behind)} behind the best: it"
-            " favours wide layers, and accuracy is what counts."
-        )
+        said.append(f"{layer_in_words(best.layer)}, the best of all, {of} {percent(best.accuracy)}")
+    weighed = ", each class counting the same" if sweep.is_balanced else ""
+    sentences = [f"Cross-validated on {counted(sweep.n_rows, 'training image')}{weighed}, {'; '.join(said)}."]
     if earlier is None:
-        sentences.append("There is one layer only, so that nothing says whether an earlier one would be better.")
+        sentences.append("There is no earlier layer, so that nothing says whether one would be better.")
+    elif sweep.learned:
+        sentences += _log_me_astray(sweep)
     if not sweep.learned:
-        sentences.append(
-            f"No layer is better than always naming the largest class ({percent(sweep.majority_accuracy)}) by more than"
-            " luck: the order of layers means nothing, and frozen features may not suit these classes at all."
-        )
+        sentences.append(_nothing_learned(sweep))
     return sentences
+
+
+def _log_me_astray(sweep: LayerSweep) -> list[str]:
+    """Return that LogME speaks for a layer that accuracy does not speak for, where it does so."""
+    single = [entry for entry in sweep.layers if not entry.is_joined]
+    favoured, best = (max(single, key=key) for key in (lambda entry: entry.log_me, lambda entry: entry.accuracy))
+    if favoured.accuracy + NEAR_TIE >= best.accuracy:
+        return []
+    measure = "balanced accuracy" if sweep.is_balanced else "accuracy"
+    wide = "it favours wide layers, and " if favoured.width > best.width else ""
+    return [
+        f"LogME speaks for {layer_in_words(favoured.layer)}, which is {points(favoured.behind)} behind the best:"
+        f" {wide}{measure} is what counts."
+    ]
+
+
+def _nothing_learned(sweep: LayerSweep) -> str:
+    level = percent(sweep.majority_accuracy)
+    better = (
+        f"No layer has a better balanced accuracy than always naming one class ({level})"
+        if sweep.is_balanced
+        else f"No layer is better than always naming the largest class ({level})"
+    )
+    return (
+        f"{better} by more than luck: the order of layers means nothing, and frozen features may not suit these classes"
+        " at all."
+    )
 
 
 def describe_lead(sweep: LayerSweep) -> str:
     """Return whether earlier layers are ahead of the last one, and how sure that is."""
     behind, (low, high) = sweep.latest.behind, sweep.latest.behind_interval
-    if behind <= 0:
+    if sweep.lead <= 0:
         return "no earlier layer is ahead of the last one"
     if not sweep.is_behind:
-        return f"the last layer is {points(behind)} behind the best, which counts as a tie"
+        return f"the last layer is {points(sweep.lead)} behind the best, which counts as a tie"
     verb = "are" if sweep.preferred.is_joined else "is"
     luck = "" if sweep.is_surely_behind else ": it may be luck"
     return (

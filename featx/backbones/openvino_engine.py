@@ -12,6 +12,7 @@ import warnings
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +35,7 @@ _EXAMPLE_BATCH = 2  # a traced batch of 64 takes ten times the seconds and memor
 _TOLERANCE = 1e-3  # relative; eighteen architectures came within 2e-6
 _MAX_CACHED = 24
 _TELEMETRY = "openvino_telemetry"
+_FIRST_USE = Lock()
 
 
 class ConversionError(Exception):
@@ -65,7 +67,6 @@ def import_openvino() -> ModuleType:
     return openvino
 
 
-@cache
 def shared_core() -> Any:
     """Return the only ``openvino.Core`` of this process.
 
@@ -76,6 +77,12 @@ def shared_core() -> Any:
     first, which is unmapped by then: the next signal with a handler in Python, such as Ctrl-C, is a segmentation fault.
     One that never goes avoids this.
     """
+    with _FIRST_USE:  # several threads may come at once
+        return _core()
+
+
+@cache
+def _core() -> Any:
     return import_openvino().Core()
 
 
@@ -115,7 +122,8 @@ class OpenVINOEngine:
         precision: str = "f32",
         cache_key: str | None = None,
     ) -> None:
-        openvino, core = import_openvino(), shared_core()
+        core = shared_core()
+        openvino = import_openvino()
         self.precision = precision
         _check_capability(core, precision)
         model = _converted(openvino, core, taps, size, cache_key)

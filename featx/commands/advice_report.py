@@ -10,7 +10,6 @@ from featx.commands.tables import format_table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from featx.advice import LayerEvidence
     from featx.workflows.advising import AdviceReport
 
 
@@ -35,7 +34,7 @@ def describe_advice(report: AdviceReport, commands: Sequence[tuple[str, str]]) -
         "",
         *advice.reasons,
         *([""] if advice.layers else []),
-        *([_layer_table(advice.layers, advice.layer)] if advice.layers else []),
+        *([_layer_table(report)] if advice.layers else []),
         *(f"note: {note}" for note in report.notes),
         *_titled("risks:", advice.risks),
         *_titled("also worth trying:", [f"{other.strategy}: {other.why}" for other in advice.also_worth]),
@@ -54,19 +53,20 @@ def _titled(title: str, lines: Sequence[str]) -> list[str]:
     return ["", title, *(f"  {line}" for line in lines)] if lines else []
 
 
-def _layer_table(layers: Sequence[LayerEvidence], taken: str | None) -> str:
+def _layer_table(report: AdviceReport) -> str:
     rows = [
         (
-            "->" if entry.layer == taken else "",
+            "->" if entry.layer == report.advice.layer else "",
             shown_name(entry.layer),
             "" if entry.depth is None or entry.is_joined else f"{entry.depth:.0%}",
             f"{entry.accuracy:.3f}",
             f"{entry.interval[0]:.3f} to {entry.interval[1]:.3f}",
             f"{entry.behind:.3f}",
             f"{entry.log_me:.3f}",
-            f"{entry.h_score:.2f}",
+            "" if entry.h_score is None else f"{entry.h_score:.2f}",
         )
-        for entry in layers
+        for entry in report.advice.layers
     ]
-    header = ("", "layer", "depth", "accuracy", "95 %", "behind", "LogME", "H-score")
+    measure = "balanced accuracy" if report.sweep is not None and report.sweep.is_balanced else "accuracy"
+    header = ("", "layer", "depth", measure, "95 %", "behind", "LogME", "H-score")
     return format_table(header, rows, left=(0, 1))

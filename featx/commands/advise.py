@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,13 +30,14 @@ from featx.commands.options import (
 from featx.commands.outputs import check_output, make_folder_of
 from featx.commands.progress import ProgressBar, StepBar
 from featx.commands.tables import count
-from featx.errors import UsageError, WouldOverwriteError
+from featx.errors import FeatxError, UsageError, WouldOverwriteError
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
     from featx.extraction import Extraction, ExtractionReport
+    from featx.store import FeatureStore
     from featx.workflows.advising import AdviceReport
 
 
@@ -101,22 +103,26 @@ def run(
     rows: dict[str, Any] = {
         "seed": seed, "held_out": held_out, "group_column": group_column, "allow_duplicates": allow_duplicates,
     }  # fmt: skip
-    report, adding = _advise(file, extraction, weights=weights, allow_random=allow_random, **rows)
+    report, adding, refusal = _advise(file, extraction, weights=weights, allow_random=allow_random, **rows)
     fits = ["--allow-random"] if allow_random else []
     typed = typed_row_options(balanced=False, allow_random=False, **rows)
-    commands = advised_commands(report, file, extract=adding, rows=typed, fits=fits)
+    trainings = [] if weights is None else [f"--weights {shlex.quote(weights)}"]
+    commands = advised_commands(
+        report, file, extract=adding, rows=typed, fits=fits, trainings=None if refusal else trainings
+    )
     if page is not None:
         _save_page(page, report, file, commands, overwrite)
     if as_json:
-        print(json.dumps(_as_json(report, file, page, commands)))
+        print(json.dumps({**_as_json(report, file, page, commands), "no_fine_tuning": refusal}))
     else:
-        print(describe_advice(report, commands), *([f"saved {page}"] if page else []), sep="\n")
+        untrainable = [f"note: no command trains the network, since {refusal}"] if refusal else []
+        print(describe_advice(report, commands), *untrainable, *([f"saved {page}"] if page else []), sep="\n")
     print_failures([] if extracted is None else extracted.failures, file)
     return 1 if extracted is not None and extracted.failures else 0
 
 
-def _advise(file: str, extraction: Extraction | None, **settings: Any) -> tuple[AdviceReport, str]:
-    """Return the advice, and the command that adds layers to the store."""
+def _advise(file: str, extraction: Extraction | None, **settings: Any) -> tuple[AdviceReport, str, str | None]:
+    """Return the advice, the command that adds layers to the store, and why no network can be tuned on its images."""
     from featx.store import FeatureStore
     from featx.workflows.advice_features import extract_command
     from featx.workflows.advising import AdviseSettings, advise_store
@@ -129,7 +135,17 @@ def _advise(file: str, extraction: Extraction | None, **settings: Any) -> tuple[
             entries=None if extraction is None else extraction.listing.entries,
             on_progress=lambda progress: bar(progress.n_done, progress.n_total, progress.seconds_left),
         )
-        return report, extract_command(opened)
+        return report, extract_command(opened), _refusal(opened)
+
+
+def _refusal(store: FeatureStore) -> str | None:
+    from featx.workflows.tuning_sources import tunable_images
+
+    try:
+        tunable_images(store)
+    except FeatxError as error:
+        return str(error)
+    return None
 
 
 def _check_store_arguments(source: str, store: str | None, model: str | None, size: int | None) -> None:

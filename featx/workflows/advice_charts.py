@@ -120,10 +120,12 @@ def draw_quadrants(
     parts = [f'<rect class="well" x="{left}" y="{top}" width="{side}" height="{side}"/>']
     parts.append(f'<rect class="between" x="{across(1 / 3):.1f}" y="{top}" width="{side / 3:.1f}" height="{side}"/>')
     parts.append(f'<path class="cross" d="M{left + half} {top}V{top + side}M{left} {top + half}H{left + side}"/>')
-    for place, name in enumerate(names):
-        x, y = left + half * (0.5 + place % 2), top + (half + 24 if place < 2 else 24)
-        parts.append(f'<text class="road{" taken" if name == taken else ""}" x="{x}" y="{y}">{_text(name)}</text>')
     at = down(per_class)
+    for place, name in enumerate(names):
+        start = top + (half if place < 2 else 0)
+        # Neither the dot nor its interval, which may be anywhere across, covers a word: away from them in height.
+        x, y = left + half * (0.5 + place % 2), max(start + 24, start + half - 14, key=lambda y: abs(y - 4 - at))
+        parts.append(f'<text class="road{" taken" if name == taken else ""}" x="{x}" y="{y}">{_text(name)}</text>')
     if similarity is None:
         parts.append(f'<line class="unknown" x1="{left}" x2="{left + side}" y1="{at:.1f}" y2="{at:.1f}"/>')
     else:

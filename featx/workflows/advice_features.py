@@ -68,7 +68,7 @@ def default_store(source: str) -> str:
         name = os.path.basename(os.path.abspath(source))
     else:
         name = os.path.splitext(os.path.basename(source))[0]
-    return f"{name if name.strip('-') else 'features'}.h5"
+    return f"{name.lstrip('-') or 'features'}.h5"  # a leading dash would be an option
 
 
 def extract_command(store: FeatureStore) -> str:
@@ -78,6 +78,9 @@ def extract_command(store: FeatureStore) -> str:
     options = [] if model == DEFAULT_MODEL else [f"--model {shlex.quote(model)}"]
     if weights.startswith(("file:", "random:")):
         options.append(f"--weights {shlex.quote(weights.removeprefix('file:'))}")
+    height, width = dict(fingerprint.get("transform") or {}).get("size") or (0, 1)
+    if height == width:
+        options.append(f"--size {height}")
     if fingerprint.get("precision", "f32") != "f32":
         options.append(f"--precision {fingerprint['precision']}")
     source = shlex.quote(unescape_path(store.source))

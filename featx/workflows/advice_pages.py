@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featx.advice.wording import ROADS, layer_in_words, percent
+from featx.advice.wording import ROADS, counted, layer_in_words, percent
 from featx.errors import WouldOverwriteError
 from featx.workflows.advice_charts import Chart, Curve, Point, draw_chart, draw_quadrants
 from featx.workflows.advice_style import ADVICE_STYLE
@@ -17,7 +17,7 @@ from featx.workflows.one_step_files import draft_of
 from featx.workflows.result_pages import PAGE_FOOT, check_page_name, escaped, page_head
 
 if TYPE_CHECKING:
-    from featx.advice import LayerEvidence
+    from featx.advice import LayerEvidence, SetSize
     from featx.workflows.advising import AdviceReport
 
 _MARK = '<meta name="generator" content="featx advise">'  # by which a page of ours is known
@@ -106,7 +106,7 @@ def _page(report: AdviceReport, name: str, commands: Sequence[tuple[str, str]]) 
 def _facts(report: AdviceReport) -> list[tuple[str, str]]:
     advice, size = report.advice, report.advice.size
     value = advice.similarity.value
-    classes = [("classes", f"{len(size.classes):,}"), ("images a class, median", f"{size.per_class:,.0f}")]
+    classes = [("classes", f"{len(size.classes):,}"), (f"images a class, {_median(size)}", f"{size.per_class:,.0f}")]
     return [
         ("images", f"{size.n_images:,}"),
         *(classes if size.classes else [("classes", "not known")]),
@@ -115,6 +115,10 @@ def _facts(report: AdviceReport) -> list[tuple[str, str]]:
         ("quadrant", advice.quadrant or "not known"),
         ("strategy", advice.strategy),
     ]
+
+
+def _median(size: SetSize) -> str:
+    return "lower median" if size.has_lower_median else "median"
 
 
 def _top(report: AdviceReport) -> str:
@@ -144,15 +148,22 @@ def _charts(report: AdviceReport) -> Iterator[str]:
         taken = layer_in_words(report.advice.layer) if report.advice.layer else ""
         accuracy = tuple(_point(entry, entry.accuracy, entry.interval) for entry in sweep.layers)
         level = ("always the largest class", sweep.majority_accuracy)
+        measure = "Balanced accuracy" if sweep.is_balanced else "Accuracy"
         yield _figure(
-            Chart("Accuracy in cross-validation, %", (Curve("", accuracy),), level, taken, in_percent=True),
-            f"{sweep.n_rows:,} training images, bars: 95 % interval; ringed: what is advised; dashed:"
+            Chart(f"{measure} in cross-validation, %", (Curve("", accuracy),), level, taken, in_percent=True),
+            f"{counted(sweep.n_rows, 'training image')}, bars: 95 % interval; ringed: what is advised; dashed:"
             f" {level[0]}, {percent(level[1])}",
         )
         for title, curve, note in (
             ("LogME", [_point(e, e.log_me) for e in sweep.layers], "log evidence an image of a linear model"),
-            ("H-score", [_point(e, e.h_score) for e in sweep.layers], "variance between classes by variance in all"),
+            (
+                "H-score",
+                [_point(e, e.h_score) for e in sweep.layers if e.h_score is not None],
+                "variance between classes by variance in all",
+            ),
         ):
+            if not curve:
+                continue
             yield _figure(Chart(title, (Curve("", tuple(curve)),), None, taken), f"{note}; wide layers come out high")
     if by_depth:
         curves = (
@@ -180,7 +191,8 @@ def _figure(chart: Chart, note: str) -> str:
 def _layer_table(report: AdviceReport) -> str:
     if report.sweep is None:
         return ""
-    titles = ("layer", "depth, %", "accuracy, %", "95 %", "behind", "LogME", "H-score")
+    measure = "balanced accuracy, %" if report.sweep.is_balanced else "accuracy, %"
+    titles = ("layer", "depth, %", measure, "95 %", "behind", "LogME", "H-score")
     head = "".join(_cell("th", title, title) for title in titles)
     rows = []
     for entry in report.sweep.layers:
@@ -192,7 +204,7 @@ def _layer_table(report: AdviceReport) -> str:
             f"{100 * low:.1f} to {100 * high:.1f}",
             f"{100 * entry.behind:.1f}",
             f"{entry.log_me:.3f}".replace("-", "−"),
-            f"{entry.h_score:.2f}",
+            "" if entry.h_score is None else f"{entry.h_score:.2f}",
         )
         taken = ' class="taken"' if entry.layer == report.advice.layer else ""
         shown = "".join(_cell("td", title, cell) for title, cell in zip(titles, cells, strict=True))

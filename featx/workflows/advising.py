@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from featx.advice import LayerSweep, SetSize, Similarity, decide, measure_layers, measure_similarity, measure_size
+from featx.advice.wording import counted
+from featx.backbones import PENULTIMATE, open_backbone
 from featx.errors import FeatxError, HeadError, ImageError
 from featx.extraction import FeatureSpec
 from featx.images import ImageEntry, list_images, unescape_path
@@ -148,11 +150,15 @@ def advise_store(
             group_column=settings.group_column,
             allow_duplicates=settings.allow_duplicates,
         )
-        sweep = _measure_layers(store, rows, late, settings.seed, on_progress)
     except HeadError as error:
         missing = str(error)
-    similarity = _measure_similarity(store, settings, backbone, entries)
     size = _measure_size(store, rows, settings)
+    if rows is not None:
+        try:
+            sweep = _measure_layers(store, rows, late, settings.seed, size.is_uneven, on_progress)
+        except HeadError as error:
+            missing = str(error)
+    similarity = _measure_similarity(store, settings, backbone, entries)
     return AdviceReport(
         advice=decide(size, similarity, sweep, no_sweep=missing),
         sweep=sweep,
@@ -170,6 +176,7 @@ def _evidence_values(sweep: LayerSweep, rows: str) -> dict[str, Any]:
         "on": rows,
         "folds": sweep.n_folds,
         "repeats": sweep.n_repeats,
+        "balanced": sweep.is_balanced,
         "majority_accuracy": sweep.majority_accuracy,
         "learned": sweep.learned,
     }
@@ -180,6 +187,7 @@ def _measure_layers(
     rows: LabelledRows,
     late: str,
     seed: int,
+    balanced: bool,
     on_progress: Callable[[ComparisonProgress], None] | None,
 ) -> LayerSweep:
     """Return the evidence of every layer, on the rows that a classifier would learn from."""
@@ -192,6 +200,7 @@ def _measure_layers(
         depths={key: info.depth for key, info in store.infos.items()},
         rows=train,
         groups=rows.groups_of(train),
+        balanced=balanced,
         seed=seed,
         on_progress=on_progress,
     )
@@ -212,7 +221,8 @@ def _measure_similarity(
 ) -> Similarity:
     """Return the similarity of the originals; of no value, and with the reason, where it cannot be had."""
     try:
-        network = _open_network(store, settings.weights) if backbone is None else backbone
+        opened = _open_network(store, settings.weights) if backbone is None else backbone
+        network = _at_own_size(opened, settings.weights)
         found = measure_similarity(network, _originals(store) if entries is None else entries, n_images=N_IMAGES)
     except FeatxError as error:
         return _not_measured(str(error))
@@ -220,6 +230,11 @@ def _measure_similarity(
         is_told = entries is not None
         where = "" if is_told else f", where they were when the store was made ({unescape_path(store.source)})"
         return _not_measured(f"{found.reason}{where}")
+    if found.value is not None and network is not opened:
+        own, other = (" x ".join(map(str, one.transform.size)) for one in (network, opened))
+        return replace(
+            found, reason=f"{found.reason}; at the network's own {own} pixels, though features are of {other}"
+        )
     return found
 
 
@@ -233,6 +248,20 @@ def _open_network(store: FeatureStore, weights: str | None) -> Backbone:
     spec = FeatureSpec(key, store.infos[key].width, base_fingerprint(store.fingerprint))
     with moved_weights_explained(spec, weights):
         return spec.open(weights=weights).backbone
+
+
+def _at_own_size(backbone: Backbone, weights: str | None) -> Backbone:
+    """Return the network for pictures of its own size, for which alone it is known what a similarity means.
+
+    That size is known only once it is opened again, which takes a tenth of a second for the default network.
+    """
+    if backbone.weights.is_random or not backbone.is_named:
+        return backbone
+    source = backbone.weights.source
+    if weights is None and source.startswith("file:"):
+        weights = source.removeprefix("file:")
+    own = open_backbone(backbone.name, weights=weights, download=False)
+    return backbone if own.transform.size == backbone.transform.size else own
 
 
 @dataclass(frozen=True)
@@ -267,10 +296,14 @@ def _originals(store: FeatureStore) -> list[_Original]:
 def _notes(store: FeatureStore, rows: LabelledRows | None, sweep: LayerSweep | None) -> list[str]:
     notes = []
     if len(store.keys) == 1:
+        other = "an earlier" if store.infos[store.keys[0]].layer == PENULTIMATE else "another"
         notes.append(
-            f"the store holds one layer, {store.keys[0]}: evidence by layer is thin, and an earlier layer might do"
-            " better; featx extract adds layers to it"
+            f"the store holds one layer, {store.keys[0]}: evidence by layer is thin, and {other} layer might do better;"
+            " featx extract adds layers to it"
         )
     if rows is not None:
-        notes += [*rows.notes, *([f"{rows.n_unlabelled} rows without a label left out"] if rows.n_unlabelled else [])]
+        notes += [
+            *rows.notes,
+            *([f"{counted(rows.n_unlabelled, 'row')} without a label left out"] if rows.n_unlabelled else []),
+        ]
     return [*notes, *(sweep.notes if sweep else ()), *reduction_notes(store)]

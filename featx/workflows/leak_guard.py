@@ -148,8 +148,9 @@ def _count_note(found: NearDuplicates) -> str:
     n_copies = found.n_identical + found.n_near
     if not n_copies:
         return ""
+    verb = "repeats" if n_copies == 1 else "repeat"
     return (
-        f"{n_copies} of the labelled images repeat another one ({found.n_identical} identical, {found.n_near} nearly),"
+        f"{n_copies} of the labelled images {verb} another one ({found.n_identical} identical, {found.n_near} nearly),"
         f" in {_counted(found.groups.max() + 1, 'group')}: folds keep each group whole"
     )
 

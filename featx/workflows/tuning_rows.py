@@ -106,7 +106,7 @@ def tuning_rows(
     rows = labelled_rows(
         store, held_out=held_out, seed=seed, group_column=group_column, allow_duplicates=allow_duplicates
     )
-    entries = _entries(store, listing)
+    entries = listed_entries(store, listing)
     train, validation, chosen_by = _choose_validation(store, rows, seed)
     classes = np.unique(rows.labels[train])
     if len(classes) < 2:
@@ -124,7 +124,14 @@ def tuning_rows(
     return TuningRows(entries, labels, classes, train, validation, rows.split.held_out, rows, chosen_by)
 
 
-def _entries(store: FeatureStore, listing: ImageListing) -> tuple[ImageEntry, ...]:
+def listed_entries(store: FeatureStore, listing: ImageListing) -> tuple[ImageEntry, ...]:
+    """Return the image of every row of a store.
+
+    Raises
+    ------
+    SourceError
+        One is not in the listing.
+    """
     by_path = {entry.path: entry for entry in listing.entries}
     gone = [path for path in store.paths.tolist() if path not in by_path]
     if gone:

@@ -14,6 +14,7 @@ from featx.store import FeatureStore
 from featx.workflows.file_kinds import STORE, kind_of
 from featx.workflows.stored_features import reduction_of
 from featx.workflows.tuning_job import FEATURES
+from featx.workflows.tuning_rows import listed_entries
 
 if TYPE_CHECKING:
     from featx.backbones import Backbone
@@ -106,6 +107,37 @@ def open_tuning_source(
     return TuningSource(frozen, listing, backbone, report.failures, report.n_kept > 0)
 
 
+def tunable_images(store: FeatureStore) -> ImageListing:
+    """Return the images behind a store, if its network can be tuned on them.
+
+    Parameters
+    ----------
+    store : FeatureStore
+        Of the network as it is.
+
+    Raises
+    ------
+    FeatureKeyError
+        It lacks the features that a tuned network is compared with.
+    SourceError
+        Its source cannot be listed, or lacks an image.
+    UsageError
+        It is reduced, or its images were named on standard input.
+    """
+    if reduction_of(store.fingerprint):
+        raise UsageError(f"{store.path} holds reduced features; give the store that it was made from, or the images")
+    if FEATURES not in store.keys:
+        raise FeatureKeyError(
+            f"{store.path} holds {', '.join(store.keys)}, and not {FEATURES}, which a tuned network is compared with;"
+            " add it with featx extract --layers penultimate"
+        )
+    if store.source == "-":
+        raise UsageError(f"the images of {store.path} were named on standard input; give them in its place")
+    listing = images.list_images(images.unescape_path(store.source))
+    listed_entries(store, listing)
+    return listing
+
+
 def _refuse_changed(store: FeatureStore, listing: ImageListing) -> None:
     """Raise an error where an image is not what its features were computed of."""
     known = dict(zip(store.paths.tolist(), map(bytes, store.digests), strict=True))
@@ -126,16 +158,7 @@ def _digest(entry: ImageEntry) -> bytes | None:
 
 def _of_store(path: str, weights: str | None, options: ComputeOptions | None) -> TuningSource:
     with FeatureStore(path) as store:
-        if reduction_of(store.fingerprint):
-            raise UsageError(f"{path} holds reduced features; give the store that it was made from, or the images")
-        if FEATURES not in store.keys:
-            raise FeatureKeyError(
-                f"{path} holds {', '.join(store.keys)}, and not {FEATURES}, which a tuned network is compared with; add"
-                " it with featx extract --layers penultimate"
-            )
-        if store.source == "-":
-            raise UsageError(f"the images of {path} were named on standard input; give them in its place")
-        listing = images.list_images(images.unescape_path(store.source))
+        listing = tunable_images(store)
         _refuse_changed(store, listing)
         backbone = FeatureSpec.of_store(store, FEATURES).open(options, weights=weights).backbone
         return TuningSource(Path(path), listing, backbone, (), has_kept=True)
