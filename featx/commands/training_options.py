@@ -50,7 +50,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument("--schedule", default="cosine", metavar="NAME", help="cosine, step or constant")
     group.add_argument(
-        "--warmup", type=float, default=1.0, metavar="N", help="epochs of rising rate (default: 1; at most half)"
+        "--warmup", type=float, default=1.0, metavar="N", help="epochs of rising rate (default: 1; at most half of all)"
     )
     group.add_argument("--weight-decay", type=float, default=0.01, metavar="X", help="(default: 0.01)")
     group.add_argument(
@@ -68,7 +68,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         "--patience", type=int, default=5, metavar="N", help="stop after N epochs without gain; 0 never (default: 5)"
     )
     group.add_argument("--ema", type=float, metavar="DECAY", help="keep a moving average of the weights, such as 0.99")
-    group.add_argument("--precision", default="f32", metavar="NAME", help="f32, bf16 or f16 by autocast (default: f32)")
+    group.add_argument("--precision", default="f32", metavar="NAME", help="f32; bf16; or, on CUDA, f16 (default: f32)")
     group.add_argument(
         "--norm-statistics", default="frozen", metavar="NAME",
         help="means and variances of batch normalisations: frozen or trained (default: frozen; from random weights"
