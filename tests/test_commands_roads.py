@@ -92,6 +92,15 @@ def test_a_store_says_its_layers_and_costs_no_seconds(photos, tmp_path, capsys):
     assert (out / "roads.md").read_text().endswith(f"\n{note}\n")
 
 
+def test_what_a_killed_run_leaves_is_in_nobodys_way(photos, tmp_path):
+    """Drafts of features and tables beside the results do not stop the command from being repeated."""
+    out = tmp_path / "out"
+    (out / "features.h5.parts").mkdir(parents=True)
+    for name in ("features.h5.tmp-1-2@here", ".roads.0a1b2c.json"):
+        (out / name).write_bytes(b"half")
+    assert run("roads", photos, "--out", out, *NETWORK, *QUICK, "--roads", "minimum") == 0
+
+
 def test_a_folder_with_other_things_is_refused(photos, capsys):
     """Roads are not laid among other things, such as the images themselves."""
     assert run("roads", photos, "--out", photos, *NETWORK, *QUICK) == 3

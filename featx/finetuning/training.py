@@ -79,9 +79,9 @@ class Training:
         self.stopped = ""
         self._rows, self._validation, self._n_classes = rows, validation, n_classes
         n_rows = len(rows.labels)
-        # A single image has no batch statistics: the rest of pairs makes one of them a group of three.
         self._weights = torch.from_numpy(class_weights(rows.labels, n_classes, settings.class_weight)).to(device)
         self._validation_weights = torch.from_numpy(class_weights(validation.labels, n_classes, settings.class_weight))
+        # A single image has no batch statistics: the rest of pairs makes one of them a group of three.
         self._n_steps = max(1, min(math.ceil(n_rows / settings.batch_size), n_rows // 2))
         self._optimizer = make_optimizer(network, settings)
         self._scheduler = make_scheduler(self._optimizer, settings, self._n_steps)

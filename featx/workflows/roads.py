@@ -132,7 +132,7 @@ def features_file(out: Path, *, overwrite: bool = False) -> Path:
         It holds other things.
     """
     tables = {f"{_TABLE}.{ending}" for ending in ("json", "md", "png")}
-    check_folder(out, {*ROADS, *tables, _FEATURES, f"{_FEATURES}.parts"}, allowed=overwrite)
+    check_folder(out, {*ROADS, *tables, _FEATURES}, allowed=overwrite)
     return out / _FEATURES
 
 

@@ -119,7 +119,7 @@ class TuningFolder:
         WouldOverwriteError
             It holds other things.
         """
-        ours = {self._run.name, self._state.name, self.frozen.name, f"{self.frozen.name}.parts"}
+        ours = {self._run.name, self._state.name, self.frozen.name}
         check_folder(self.path, ours, allowed=overwrite or self._run.exists())
 
     def load_state(self) -> dict[str, Any] | None:
@@ -189,7 +189,7 @@ def check_folder(path: Path, ours: Collection[str], *, allowed: bool) -> None:
     path : Path
         The folder; it need not exist.
     ours : collection of str
-        Names that may be in it.
+        Names of results, which may be in it.
     allowed : bool
         Other names may be, too.
 
@@ -202,9 +202,11 @@ def check_folder(path: Path, ours: Collection[str], *, allowed: bool) -> None:
     """
     if path.exists() and not path.is_dir():
         raise UsageError(f"--out {path} is a file; give the name of a folder, which is made")
-    others = (
-        [] if allowed or not path.is_dir() else sorted(item.name for item in path.iterdir() if item.name not in ours)
-    )
+    if allowed or not path.is_dir():
+        return
+    # What a killed run leaves is hidden, or begins with the name of a result: `frozen.h5.parts`, `features.h5.tmp-…`.
+    kept = (".", *(f"{name}." for name in ours))
+    others = sorted(item.name for item in path.iterdir() if item.name not in ours and not item.name.startswith(kept))
     if others:
         raise WouldOverwriteError(
             f"--out {path} is a folder with other things in it ({others[0]}); give a new folder, or --overwrite"
