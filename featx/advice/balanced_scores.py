@@ -7,13 +7,13 @@ over classes is only as sure as its small classes let it be, so that fewer rows 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import fsum
 
 import numpy as np
 
-from featx.comparison import Candidate, FoldScore, Journal, accuracy_interval, corrected_test
-from featx.comparison.statistics import clearly_above, least_difference_variance
+from featx.comparison import Candidate, Cost, FoldScore, Journal, rank_candidates
+from featx.comparison.statistics import clearly_above
 
 
 @dataclass(frozen=True)
@@ -71,25 +71,17 @@ def balanced_scores(folds: Mapping[str, Sequence[FoldScore]], n_rows: int, weigh
     weight : float
         Part of them that counts, see `weight_of_rows`.
     """
-    values = {layer: [fold.balanced_accuracy for fold in scores] for layer, scores in folds.items()}
-    means = {layer: fsum(scores) / len(scores) for layer, scores in values.items()}
-    best = values[max(means, key=lambda layer: means[layer])]
-    first = next(iter(folds.values()))
-    ratio = fsum(fold.n_test / fold.n_train for fold in first) / len(first)
-    n_counted = _counted(n_rows, weight)
-    n_test = weight * fsum(fold.n_test for fold in first) / len(first)
-    found = {}
-    for layer, scores in values.items():
-        interval = accuracy_interval(scores, ratio, n_counted)
-        differences = [a - b for a, b in zip(best, scores, strict=True)]
-        behind, behind_interval = 0.0, (0.0, 0.0)
-        if scores is not best:
-            least = least_difference_variance(fsum(differences) / len(differences), n_counted, n_test)
-            test = corrected_test(differences, ratio, least_variance=least)
-            behind, (low, high) = test.mean + 0.0, test.interval  # + 0.0: no −0.0
-            behind_interval = (max(-1.0, low), min(1.0, high))
-        found[layer] = LayerScore(means[layer], interval, behind, behind_interval)
-    return found
+    scores = {
+        Candidate(layer, "zscore", "none", "ridge"): [
+            replace(fold, accuracy=fold.balanced_accuracy) for fold in of_layer
+        ]
+        for layer, of_layer in folds.items()
+    }
+    ranked = rank_candidates(scores, dict.fromkeys(scores, Cost(0)), n_rows=n_rows, weight=weight)
+    return {
+        entry.candidate.layer: LayerScore(entry.accuracy, entry.interval, entry.difference, entry.difference_interval)
+        for entry in ranked
+    }
 
 
 def weight_of_rows(labels: np.ndarray) -> float:

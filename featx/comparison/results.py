@@ -198,7 +198,11 @@ class Comparison:
 
 
 def rank_candidates(
-    scores: Mapping[Candidate, Sequence[FoldScore]], costs: Mapping[Candidate, Cost], *, n_rows: int
+    scores: Mapping[Candidate, Sequence[FoldScore]],
+    costs: Mapping[Candidate, Cost],
+    *,
+    n_rows: int,
+    weight: float = 1.0,
 ) -> tuple[CandidateResult, ...]:
     """Return the candidates by mean accuracy, best first, each tested against the best.
 
@@ -210,6 +214,9 @@ def rank_candidates(
         One for each candidate.
     n_rows : int
         Different rows that the folds tested, at least 1; repeats do not add any.
+    weight : float
+        Which part of these rows, and of those of each fold, counts: less than all where accuracies are means over
+        classes, which are only as sure as their small classes let them be.
 
     Returns
     -------
@@ -234,7 +241,8 @@ def rank_candidates(
     if missing:
         raise UsageError(f"{len(missing)} candidates have no cost, the first is {missing[0]}. Give one for each.")
     order = sorted(scores, key=lambda c: _rank(c, scores[c], costs[c]))
-    n_test = fsum(test for _, test in folds) / len(folds)
+    n_test = weight * fsum(test for _, test in folds) / len(folds)
+    n_rows = max(1, round(n_rows * weight))
     ratio = fsum(test / train for train, test in folds) / len(folds)
     best = _accuracies(scores[order[0]])
     tests = [_test_against(best, _accuracies(scores[c]), ratio, n_rows, n_test) for c in order[1:]]
